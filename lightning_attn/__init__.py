@@ -1,0 +1,1 @@
+"""Attention that means something: training, mitigation and faithfulness metrics on PyTorch Lightning."""

@@ -1,0 +1,85 @@
+"""Tokens to keys and values: the base class of the word-embedding encoders."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_attn.types import Batch, DataSchema, InputError
+
+
+class Encoder(nn.Module, ABC):
+    """Embeds token ids and gives every position a key and a value.
+
+    Keys always come from :meth:`contextualise`. With ``values="contextual"`` so do the values: every position can
+    then carry the whole text, and no mitigation of the attention can make the weights mean much. With
+    ``values="local"`` value i is ``tanh`` of a projection of embedding i alone (METHODS 1.2, 2.11).
+
+    Args:
+        embedding_size: E, numbers per token.
+        size: H, numbers per key and per value.
+        values: ``contextual`` or ``local``.
+        dropout: Share of embedding numbers zeroed while training, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        embedding_size: int,
+        size: int,
+        values: Literal["contextual", "local"] = "contextual",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.embedding_size = embedding_size
+        self.size = size
+        self.values = values
+        self.dropout = nn.Dropout(dropout)
+        self.local = nn.Linear(embedding_size, size) if values == "local" else None
+
+    def make_layers(self, schema: DataSchema) -> None:
+        """Create the embedding for the vocabulary.
+
+        Raises:
+            InputError: The data are not token ids.
+        """
+        if schema.vocabulary_size is None:
+            raise InputError(f"{type(self).__name__} reads token ids, but the data are features of instances.")
+        self.embedding = nn.Embedding(schema.vocabulary_size, self.embedding_size, padding_idx=schema.pad_id)
+
+    def embed(self, batch: Batch) -> Tensor:
+        """Word embeddings, shape ``(B, L, E)``."""
+        return self.embedding(batch.inputs)  # type: ignore[no-any-return]
+
+    @abstractmethod
+    def contextualise(self, embeddings: Tensor, batch: Batch) -> Tensor:
+        """Keys, shape ``(B, L, H)``, from embeddings ``(B, L, E)``; padding must not change the valid positions."""
+
+    def forward(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Keys and values, each ``(B, L, H)``, from embeddings ``(B, L, E)``."""
+        embeddings = self.dropout(embeddings)
+        keys = self.contextualise(embeddings, batch)
+        return keys, keys if self.local is None else torch.tanh(self.local(embeddings))
+
+    def value_path(self) -> list[nn.Module]:
+        """Modules that the values depend on: all, unless values are local."""
+        return [self] if self.local is None else [self.embedding, self.dropout, self.local]
+
+    def load_word_vectors(self, vectors: Tensor) -> None:
+        """Copy pretrained word vectors ``(V, E)`` into the embedding; rows of NaN keep their random start.
+
+        Raises:
+            InputError: The vectors have another size than the embedding.
+        """
+        weight = self.embedding.weight
+        if vectors.shape != weight.shape:
+            raise InputError(
+                f"The word vectors have {vectors.shape[1]} numbers each, but the encoder's embedding_size is "
+                f"{self.embedding_size}; set model.init_args.network.init_args.encoder.init_args.embedding_size to "
+                f"{vectors.shape[1]}."
+            )
+        known = ~vectors.isnan().any(dim=-1)
+        with torch.no_grad():
+            weight[known] = vectors[known].to(weight)

@@ -1,0 +1,7 @@
+"""Networks: encoder, attention and head behind one contract."""
+
+from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.networks.heads import Head, LinearHead, MLPHead
+from lightning_attn.networks.pooled import PooledNetwork
+
+__all__ = ["AttentionNetwork", "Head", "LinearHead", "MLPHead", "PooledNetwork"]

@@ -1,0 +1,122 @@
+"""The contract that explainers, perturbations and metrics rely on: `AttentionNetwork`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from lightning_attn.attention.base import Attention
+from lightning_attn.mitigations.base import Mitigation
+from lightning_attn.types import AttentionOutput, Batch, DataSchema, InputError
+
+Network = TypeVar("Network", bound="AttentionNetwork")
+
+
+class AttentionNetwork(nn.Module, ABC):
+    """A classifier ``p(y|x) = head(attention * values)`` whose parts can be looked at and replaced.
+
+    A subclass sets ``self.attention`` in ``__init__``, makes the layers whose sizes depend on the data in
+    :meth:`make_layers`, and writes :meth:`embed`, :meth:`encode` and :meth:`classify`. What holds for every network,
+    and is tested for each: an example gives the same output alone and in a padded batch; ``attention`` is a
+    distribution over ``valid``; ``forward(batch, attention=output.attention)`` and
+    ``forward(batch, embeddings=embed(batch))`` reproduce the logits; evaluation is deterministic.
+    """
+
+    attention: Attention
+    _schema: DataSchema | None = None
+
+    @property
+    def schema(self) -> DataSchema:
+        """What the data told the network in :meth:`build`.
+
+        Raises:
+            InputError: The network was not built yet.
+        """
+        if self._schema is None:
+            raise InputError(
+                f"{type(self).__name__} has no layers yet: call build(schema), or give the Trainer a datamodule."
+            )
+        return self._schema
+
+    @property
+    def built(self) -> bool:
+        """Whether :meth:`build` was called."""
+        return self._schema is not None
+
+    def build(self: Network, schema: DataSchema) -> Network:
+        """Make the layers for this data. Done once, by the LightningModule, before training or loading weights.
+
+        Args:
+            schema: Number of classes, vocabulary size and the like.
+
+        Returns:
+            The network itself.
+        """
+        if self._schema is None:
+            self._schema = schema
+            self.make_layers(schema)
+            self.attention.mitigation.build(schema)
+        return self
+
+    @property
+    def mitigation(self) -> Mitigation:
+        """The mitigation that the attention layer owns."""
+        return self.attention.mitigation
+
+    @mitigation.setter
+    def mitigation(self, mitigation: Mitigation) -> None:
+        if self._schema is not None:
+            mitigation.build(self._schema)
+        self.attention.mitigation = mitigation
+
+    @abstractmethod
+    def make_layers(self, schema: DataSchema) -> None:
+        """Create every layer whose size depends on the data."""
+
+    @abstractmethod
+    def embed(self, batch: Batch) -> Tensor:
+        """Embeddings of the inputs, shape ``(B, L, E)``: the point where gradients and ablations act."""
+
+    @abstractmethod
+    def encode(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Keys, shape ``(B, L, K)``, and values, shape ``(B, L, H)``, from embeddings ``(B, L, E)``."""
+
+    @abstractmethod
+    def classify(self, values: Tensor, attention: Tensor, batch: Batch) -> Tensor:
+        """Logits ``(B, C)`` from values ``(B, L, H)`` and weights ``(B, L)``: the cheap path, no encoder pass."""
+
+    def forward(
+        self, batch: Batch, *, embeddings: Tensor | None = None, attention: Tensor | None = None
+    ) -> AttentionOutput:
+        """Classify a batch.
+
+        Args:
+            batch: B texts or bags of up to L positions.
+            embeddings: Used in place of :meth:`embed`, shape ``(B, L, E)``.
+            attention: Used in place of the scorer's weights, shape ``(B, L)``; no mitigation touches it.
+
+        Returns:
+            Logits, weights, scores and values.
+        """
+        keys, values = self.encode(self.embed(batch) if embeddings is None else embeddings, batch)
+        scores, learned, observed = self.attention(keys, batch)
+        used = observed if attention is None else attention
+        return AttentionOutput(self.classify(values, used, batch), used, learned, scores, values)
+
+    def value_path(self) -> list[nn.Module]:
+        """Modules that make the values and the logits: what random pretraining trains first and then freezes.
+
+        The default is everything but the attention layer; right whenever keys and values share the encoder. A network
+        with a key path of its own returns less (METHODS 2.4: the value path must be separable from the scorer).
+        """
+        return [module for module in self.children() if module is not self.attention]
+
+    def load_word_vectors(self, vectors: Tensor) -> None:
+        """Copy pretrained word vectors, shape ``(V, E)``, into the embedding; rows of NaN keep their random start.
+
+        Raises:
+            InputError: The network has no word embedding.
+        """
+        raise InputError(f"{type(self).__name__} has no word embedding, so word vectors cannot be loaded into it.")
