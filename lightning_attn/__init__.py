@@ -1,1 +1,3 @@
-"""Attention that means something: training, mitigation and faithfulness metrics on PyTorch Lightning."""
+"""Attention that means something: mitigations, faithfulness metrics and callbacks on PyTorch Lightning."""
+
+__version__ = "0.1.0"

@@ -1,8 +1,22 @@
 """Attention layers: keys to weights."""
 
 from lightning_attn.attention.additive import AdditiveAttention
-from lightning_attn.attention.base import Attention, attendable, masked_softmax
+from lightning_attn.attention.base import Attention
 from lightning_attn.attention.dot import DotAttention
 from lightning_attn.attention.gated import GatedAttention
+from lightning_attn.attention.random import Dirichlet, RandomAttention, Shuffled, SoftmaxNormal, UniformSubset
+from lightning_attn.attention.softmax import attendable, masked_softmax
 
-__all__ = ["AdditiveAttention", "Attention", "DotAttention", "GatedAttention", "attendable", "masked_softmax"]
+__all__ = [
+    "AdditiveAttention",
+    "Attention",
+    "Dirichlet",
+    "DotAttention",
+    "GatedAttention",
+    "RandomAttention",
+    "Shuffled",
+    "SoftmaxNormal",
+    "UniformSubset",
+    "attendable",
+    "masked_softmax",
+]

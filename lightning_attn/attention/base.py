@@ -1,4 +1,4 @@
-"""Keys to attention weights: the base class of every attention layer, and the softmax over allowed positions."""
+"""Keys to attention weights: the base class of every attention layer."""
 
 from __future__ import annotations
 
@@ -7,34 +7,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from lightning_attn.attention.softmax import attendable, masked_softmax
 from lightning_attn.mitigations.base import Mitigation, NoMitigation
 from lightning_attn.types import Batch
-
-
-def attendable(batch: Batch, attend_special: bool = False) -> Tensor:
-    """Positions that may receive attention, shape ``(B, L)``, bool.
-
-    Special tokens are left out unless ``attend_special``; a text that has nothing else attends to them all the same,
-    because attention must be a distribution.
-    """
-    if attend_special:
-        return batch.valid
-    inner = batch.inner
-    return torch.where(inner.any(dim=-1, keepdim=True), inner, batch.valid)
-
-
-def masked_softmax(scores: Tensor, allowed: Tensor) -> Tensor:
-    """Softmax over the allowed positions of the last dimension, exactly 0 elsewhere.
-
-    Args:
-        scores: Shape ``(B, L)``, finite where allowed.
-        allowed: Shape ``(B, L)``, bool; a row without any allowed position gives zeros, never NaN.
-
-    Returns:
-        Weights that sum to 1 in every row that allows something, shape ``(B, L)``.
-    """
-    weights = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min).softmax(dim=-1)
-    return weights.masked_fill(~allowed, 0.0)
 
 
 class Attention(nn.Module, ABC):

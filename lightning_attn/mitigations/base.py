@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -13,21 +12,28 @@ from lightning_attn.types import AttentionOutput, Batch, DataSchema
 if TYPE_CHECKING:  # the network owns the attention layer, which owns the mitigation
     from lightning_attn.networks.base import AttentionNetwork
 
+Phase = Literal["random", "learn"]
+
 
 class Mitigation(nn.Module):
     """A way to keep label information out of the attention weights while training. The base class changes nothing.
 
     The attention layer owns it, so its state is in the checkpoint. In evaluation a mitigation is the identity: nothing
     calls the hooks then.
+
+    Attributes:
+        freezes: Whether parameters go without gradient in some epoch; DDP must then look for unused parameters.
     """
 
+    freezes: bool = False
+
     @property
-    def phase(self) -> str:
-        """Name of the stage that training is in: ``random`` while attention is drawn at random, else ``learn``."""
+    def phase(self) -> Phase:
+        """``random`` while the head sees attention that was drawn at random, else ``learn``."""
         return "learn"
 
     def build(self, schema: DataSchema) -> None:
-        """Make layers whose size depends on the data; called before weights are loaded."""
+        """Make layers whose size depends on the data; called once, before weights are loaded."""
 
     def perturb(self, batch: Batch) -> Batch:
         """What the network reads while training."""
@@ -38,20 +44,33 @@ class Mitigation(nn.Module):
         return attention
 
     def weigh(self, attention: Tensor, batch: Batch) -> Tensor | None:
-        """Weight of each example in the loss, shape ``(B,)``, mean 1, no gradient; None weighs all alike."""
+        """Weight of each example in the loss, mean 1, no gradient; None weighs all alike.
+
+        Args:
+            attention: Weights that the scorer produced, shape ``(B, L)``.
+            batch: The examples.
+
+        Returns:
+            Shape ``(B,)``, or ``(B, C)`` for multi-label targets.
+        """
         return None
 
     def auxiliary_loss(self, output: AttentionOutput, batch: Batch, network: AttentionNetwork) -> Tensor | None:
         """A scalar added to the loss, None for nothing."""
         return None
 
-    def trainable(self, network: AttentionNetwork, epoch: int) -> Iterable[nn.Parameter] | None:
-        """The parameters that learn in this epoch, None for all. Called at the start of every training epoch."""
-        return None
+    def trainable(self, network: AttentionNetwork, epoch: int) -> dict[nn.Module, float]:
+        """Which parts do not learn at the full rate in this epoch; called at the start of every training epoch.
 
-    def frozen_modules(self, network: AttentionNetwork) -> list[nn.Module]:
-        """Modules to be kept in evaluation mode (no dropout) in the present phase."""
-        return []
+        Args:
+            network: The network whose attention layer owns this mitigation.
+            epoch: Number of the epoch, from 0.
+
+        Returns:
+            Modules and the share of the learning rate that they get: 0 freezes a module (no gradient, no optimiser
+            step, no weight decay, evaluation mode). Modules that are not named learn at the full rate.
+        """
+        return {}
 
     def metrics(self) -> dict[str, Metric]:
         """Metrics logged each epoch as ``mitigation/NAME``; the mitigation updates, the LightningModule logs them."""

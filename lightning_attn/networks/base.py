@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -62,14 +62,17 @@ class AttentionNetwork(nn.Module, ABC):
 
     @property
     def mitigation(self) -> Mitigation:
-        """The mitigation that the attention layer owns."""
+        """The mitigation that the attention layer owns; assign another one to exchange it."""
         return self.attention.mitigation
 
-    @mitigation.setter
-    def mitigation(self, mitigation: Mitigation) -> None:
+    def __setattr__(self, name: str, value: Any) -> None:
+        # A property setter would not do: torch registers any module that is assigned before it looks at properties.
+        if name != "mitigation":
+            super().__setattr__(name, value)
+            return
         if self._schema is not None:
-            mitigation.build(self._schema)
-        self.attention.mitigation = mitigation
+            value.build(self._schema)
+        self.attention.mitigation = value
 
     @abstractmethod
     def make_layers(self, schema: DataSchema) -> None:

@@ -1,0 +1,26 @@
+# Two commands do everything on a machine with nothing but Python:
+#   make quickstart    sets up .venv, trains on embedded data, leaves a run folder under runs/
+#   make test          sets up .venv, runs all tests
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: quickstart test lint setup clean
+quickstart: $(READY)
+	$(BIN)/lightning-attn fit --config configs/quickstart.yaml
+
+test: $(READY)
+	$(BIN)/python -m pytest -n auto
+
+lint: $(READY)
+	$(BIN)/pre-commit run --all-files
+
+setup: $(READY)
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,25 @@
+"""Data modules: texts of several origins as batches with evidence."""
+
+from lightning_attn.data.base import AttentionDataModule
+from lightning_attn.data.batching import BucketBatches
+from lightning_attn.data.corpus import CorpusDataModule
+from lightning_attn.data.encoded import Encoded, EncodedDataset, SplitDataset
+from lightning_attn.data.examples import Examples
+from lightning_attn.data.processor import TextProcessor
+from lightning_attn.data.synthetic import SyntheticReviewsDataModule
+from lightning_attn.data.trees import SSTDataModule
+from lightning_attn.data.word_processor import WordProcessor
+
+__all__ = [
+    "AttentionDataModule",
+    "BucketBatches",
+    "CorpusDataModule",
+    "Encoded",
+    "EncodedDataset",
+    "Examples",
+    "SSTDataModule",
+    "SplitDataset",
+    "SyntheticReviewsDataModule",
+    "TextProcessor",
+    "WordProcessor",
+]

@@ -1,0 +1,81 @@
+"""Prepared data on disk: written once, whole or not at all, and opened memory-mapped by every process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_attn.data.encoded import Array
+from lightning_attn.types import InputError
+
+VERSION = 1  # raise it when the same data and settings come to give other arrays
+
+
+@dataclass
+class Prepared:
+    """Tokenised data, ready for use.
+
+    Attributes:
+        arrays: Flat arrays by name, such as ``train.ids``.
+        state: What :meth:`AttentionDataModule.export` gives.
+        notes: Sentences for the user on how the data were read.
+    """
+
+    arrays: dict[str, Array] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def cache_root(folder: str | Path | None) -> Path:
+    """The folder given; or that of LIGHTNING_ATTN_CACHE; or ``~/.cache/lightning_attn``."""
+    return Path(folder or os.environ.get("LIGHTNING_ATTN_CACHE") or "~/.cache/lightning_attn").expanduser()
+
+
+def fingerprint(facts: dict[str, Any]) -> str:
+    """A name for everything that decides what the prepared data look like; the facts are plain values."""
+    text = json.dumps({"version": VERSION, **facts}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def save(prepared: Prepared, folder: Path) -> None:
+    """Write to a folder beside ``folder`` and rename it, so that a killed or a second process does no harm.
+
+    Raises:
+        InputError: The cache cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise InputError(
+            f"The cache folder {folder.parent} cannot be written ({error.strerror}); set cache_dir or the environment "
+            "variable LIGHTNING_ATTN_CACHE to one that can."
+        ) from None
+    try:
+        for name, array in prepared.arrays.items():
+            np.save(building / f"{name}.npy", array)
+        (building / "state.json").write_text(json.dumps({"state": prepared.state, "notes": prepared.notes}))
+        building.chmod(0o755)  # mkdtemp keeps others out, but a cache may be shared
+        os.rename(building, folder)  # noqa: PTH104, Path.rename is the same call
+    except OSError:
+        if not folder.is_dir():  # a full disk, say; otherwise another process was first, with the same content
+            raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def load(folder: Path) -> Prepared | None:
+    """What :func:`save` wrote, its arrays memory-mapped; None if there is nothing."""
+    if not folder.is_dir():
+        return None
+    arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
+    content = json.loads((folder / "state.json").read_text())
+    return Prepared(arrays, content["state"], content["notes"])

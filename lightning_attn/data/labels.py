@@ -1,0 +1,84 @@
+"""From labels as they stand in files to class indices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lightning_attn.data.encoded import Array
+from lightning_attn.types import InputError
+
+Label = str | int | list[str] | list[int]  # a list where an example may belong to several classes
+
+
+def is_multi_label(labels: Sequence[Label]) -> bool:
+    """Whether the examples carry lists of labels."""
+    return any(isinstance(label, list) for label in labels)
+
+
+def names_of(label: Label) -> list[str]:
+    """The class names that an example carries."""
+    return [str(name) for name in label] if isinstance(label, list) else [str(label)]
+
+
+def find_classes(labels: Sequence[Label]) -> list[str]:
+    """The distinct class names, by number if all are whole numbers, else by alphabet."""
+    names = {name for label in labels for name in names_of(label)}
+    if all(name.lstrip("-").isdecimal() for name in names):
+        return sorted(names, key=int)
+    return sorted(names)
+
+
+def encode_labels(labels: Sequence[Label], classes: Sequence[str], multi_label: bool, split: str) -> Array:
+    """Class indices, shape ``(N,)``, int64; or one 0/1 column a class, shape ``(N, C)``, float32, if multi-label.
+
+    Raises:
+        InputError: A label is not among the classes.
+    """
+    positions = {name: position for position, name in enumerate(classes)}
+    for row, label in enumerate(labels):
+        for name in names_of(label):
+            if name not in positions:
+                raise InputError(
+                    f"The {split} split has the label {name!r} (row {row + 1}), which no training example has; "
+                    f"known are {', '.join(repr(known) for known in classes)}."
+                )
+    if not multi_label:
+        return np.array([positions[str(label)] for label in labels], dtype=np.int64)
+    target = np.zeros((len(labels), len(classes)), dtype=np.float32)
+    for row, label in enumerate(labels):
+        target[row, [positions[name] for name in names_of(label)]] = 1
+    return target
+
+
+def count_classes(target: Array, classes: Sequence[str]) -> list[int]:
+    """Examples of each class in what :func:`encode_labels` gave."""
+    if target.ndim == 2:
+        return [int(count) for count in target.sum(axis=0)]
+    return [int(count) for count in np.bincount(target, minlength=len(classes))]
+
+
+def stratified(labels: Sequence[Label], groups: Sequence[object], share: float, seed: int) -> tuple[Array, Array]:
+    """Rows that stay and rows that are split off, each in ascending order; about ``share`` of each class goes.
+
+    The choice depends on the arguments alone, so it is the same on every machine. Rows of one group (equal texts)
+    stay together. A class with one group only keeps it.
+
+    Args:
+        labels: N labels.
+        groups: For each row what it must stay together with.
+        share: Part to split off, in (0, 1).
+        seed: Decides which.
+    """
+    first_of: dict[object, int] = {}
+    group_of = np.array([first_of.setdefault(group, row) for row, group in enumerate(groups)], dtype=np.int64)
+    firsts = np.unique(group_of)
+    strata = np.array(["\0".join(sorted(names_of(labels[row]))) for row in firsts])
+    generator = np.random.default_rng(seed)
+    off = []
+    for stratum in np.unique(strata):
+        members = generator.permutation(firsts[strata == stratum])
+        off.append(members[: min(round(share * len(members)), len(members) - 1)])
+    leaves = np.isin(group_of, np.concatenate(off))
+    return np.flatnonzero(~leaves), np.flatnonzero(leaves)

@@ -1,0 +1,97 @@
+"""Means over distinct examples, the same on any number of processes: the base of the metrics here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+
+class PerExampleMean(Metric):
+    """Mean of one value an example; an example that arrives twice, on whatever process, counts once.
+
+    A subclass writes ``update`` and calls :meth:`add`. NaN means that the value is undefined for an example: it is
+    skipped and counted.
+
+    Attributes:
+        count: Examples in the mean, set by ``compute``.
+        skipped: Examples whose value is undefined, set by ``compute``.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+    #: Numbers stored for an example.
+    columns = 1
+
+    value: list[Tensor] | Tensor
+    index: list[Tensor] | Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.count = 0
+        self.skipped = 0
+        self.add_state("value", [], dist_reduce_fx="cat")
+        self.add_state("index", [], dist_reduce_fx="cat")
+        self._seed()
+
+    def _seed(self) -> None:
+        """Put an empty tensor into each state: a process without examples must gather the right shape and dtype."""
+        self.value = [torch.empty(0, self.columns, device=self.device)]
+        self.index = [torch.empty(0, dtype=torch.int64, device=self.device)]
+
+    def reset(self) -> None:
+        """Forget all examples."""
+        # The base class clears lists in place; after a synchronised compute they may still be tensors.
+        self.value, self.index = [], []
+        super().reset()
+        self._seed()
+
+    def add(self, value: Tensor, index: Tensor) -> None:
+        """Remember a batch.
+
+        Args:
+            value: Shape ``(B,)``, or ``(B, columns)``.
+            index: Rows of the data set, shape ``(B,)``, int64.
+        """
+        assert isinstance(self.value, list) and isinstance(self.index, list)
+        self.value.append(value.detach().reshape(-1, self.columns).to(self.device, torch.float32))
+        self.index.append(index.detach().to(self.device))
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """Every distinct example once, in the order of its index: values ``(N, columns)`` float64, indices ``(N,)``.
+
+        On the CPU: not every accelerator has float64.
+        """
+        values, indices = dim_zero_cat(self.value).cpu().double(), dim_zero_cat(self.index).cpu()
+        order = indices.argsort(stable=True)
+        values, indices = values[order], indices[order]
+        new = torch.ones_like(indices, dtype=torch.bool)
+        new[1:] = indices[1:] != indices[:-1]
+        return values[new], indices[new]
+
+    def means(self) -> Tensor:
+        """Mean of every column over the examples where no column is NaN, shape ``(columns,)``; sets the counts."""
+        values, _ = self.rows()
+        defined = ~values.isnan().any(dim=-1)
+        self.count, self.skipped = int(defined.sum()), int((~defined).sum())
+        return values[defined].mean(dim=0)
+
+    def compute(self) -> Tensor:
+        """The mean, a scalar; NaN if no example has a value."""
+        return self.means()[0].to(self.device, torch.float32)
+
+
+class ExampleMean(PerExampleMean):
+    """Mean of values that were computed elsewhere, for instance by a :class:`FaithfulnessSuite`."""
+
+    def update(self, value: Tensor, index: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            value: Shape ``(B,)``; NaN where undefined.
+            index: Rows of the data set, shape ``(B,)``, int64; a repeated row counts once.
+        """
+        self.add(value, index)

@@ -1,0 +1,161 @@
+"""Mask-neutral learning by instance weighting."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MaxMetric, MeanMetric, Metric
+
+from lightning_attn.attention.softmax import attendable
+from lightning_attn.mitigations.base import Mitigation
+from lightning_attn.mitigations.effective_sample_size import EffectiveSampleSize
+from lightning_attn.mitigations.mask_classifier import MaskClassifier, SetMaskClassifier
+from lightning_attn.types import AttentionOutput, Batch, DataSchema
+
+if TYPE_CHECKING:  # the network owns the attention layer, which owns the mitigation
+    from lightning_attn.networks.base import AttentionNetwork
+
+
+class InstanceWeighting(Mitigation):
+    """Weights each example by ``P(y) / P(y | attention)``, so that label and attention become independent.
+
+    Under the weights every moment of the mask and every label keeps its frequency, but the mask no longer tells the
+    label, and the head gains nothing from reading it. ``P(y | attention)`` comes from two small networks that are
+    trained with the model on detached attention: each example is weighted by the one that was not trained on it,
+    because a network that fits its own examples makes every weight 1. For multi-label targets every label is weighted
+    by itself.
+
+    Source: Bai et al., KDD 2021, https://arxiv.org/abs/2006.05656, mask-neutral learning. Reconstructed (METHODS 2.2,
+    2.5): estimator, cross-fitting, clipping and normalisation are ours.
+
+    Args:
+        classifier: Estimator of P(y | attention), copied for the second fold; None means ``SetMaskClassifier()``.
+        warmup_steps: Training steps in which all weights are 1 while the estimator learns.
+        floor: Smallest P(y | attention) that is believed, in (0, 1); bounds the weights by P(y) / floor.
+        momentum: Memory of the running class means that weights are divided by, in [0, 1).
+        seed: Seed of the assignment of examples to folds. Folds are a hash of ``Batch.index``, not its parity, which
+            could go with the label in a file that alternates the classes.
+
+    Raises:
+        ValueError: ``floor`` or ``momentum`` is out of its range.
+    """
+
+    label_count: Tensor
+    weight_sum: Tensor
+    weight_count: Tensor
+
+    def __init__(
+        self,
+        classifier: MaskClassifier | None = None,
+        warmup_steps: int = 200,
+        floor: float = 0.05,
+        momentum: float = 0.99,
+        seed: int = 0,
+    ) -> None:
+        if not 0 < floor < 1:
+            raise ValueError(f"floor must be in (0, 1), got {floor}.")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {momentum}.")
+        super().__init__()
+        self.classifiers = nn.ModuleList([classifier or SetMaskClassifier()])
+        self.warmup_steps = warmup_steps
+        self.floor = floor
+        self.momentum = momentum
+        self.seed = seed
+        self.steps = 0
+        self.logged: dict[str, Metric] = nn.ModuleDict(  # type: ignore[assignment]
+            {
+                "effective_sample_size": EffectiveSampleSize(),
+                "weight_max": MaxMetric(),
+                "mask_classifier_nll": MeanMetric(),
+                "raw_weight_mean": MeanMetric(),
+            }
+        )
+
+    def build(self, schema: DataSchema) -> None:
+        """Make the second estimator and the running means for this number of classes."""
+        self.multi_label = schema.multi_label
+        # A target is one draw from `cells` outcomes in each of `columns` columns: C outcomes in one column, or 2 in C.
+        self.columns, self.cells = (schema.num_classes, 2) if schema.multi_label else (1, schema.num_classes)
+        second = copy.deepcopy(self.classifiers[0])
+        for module in second.modules():
+            if isinstance(module, nn.Linear):
+                module.reset_parameters()
+        self.classifiers.append(second)
+        for classifier in self.classifiers:
+            classifier.make_layers(self.columns * self.cells)
+        self.register_buffer("label_count", torch.ones(self.columns, self.cells))
+        self.register_buffer("weight_sum", torch.ones(self.columns, self.cells))
+        self.register_buffer("weight_count", torch.ones(self.columns, self.cells))
+
+    def weigh(self, attention: Tensor, batch: Batch) -> Tensor:
+        """``P(y) / P(y | attention)`` over its running class mean; 1 during the warm-up; ``(B,)`` or ``(B, C)``."""
+        self.steps += 1
+        cell = self._cell(batch)
+        with torch.no_grad():
+            log_probability = self._log_probability(attention.detach(), batch, held_out=True)
+            known = log_probability.gather(2, cell[..., None]).squeeze(2)
+            outcome = F.one_hot(cell, self.cells).to(known.dtype)
+            self.label_count += _sum_over_processes(outcome.sum(dim=0))
+            prior = (self.label_count / self.label_count.sum(dim=1, keepdim=True)).expand(len(batch), -1, -1)
+            prior_known = prior.gather(2, cell[..., None]).squeeze(2)
+            raw = prior_known / known.exp().clamp_min(self.floor)
+            totals = torch.stack([(outcome * raw[..., None]).sum(dim=0), outcome.sum(dim=0)])
+            totals = _sum_over_processes(totals)
+            self.weight_sum.mul_(self.momentum).add_(totals[0])
+            self.weight_count.mul_(self.momentum).add_(totals[1])
+            mean = (self.weight_sum / self.weight_count).expand_as(prior).gather(2, cell[..., None]).squeeze(2)
+            weight = torch.ones_like(raw) if self.steps <= self.warmup_steps else raw / mean
+        self.logged["effective_sample_size"].update(weight)
+        self.logged["weight_max"].update(weight)
+        self.logged["mask_classifier_nll"].update(-known)
+        self.logged["raw_weight_mean"].update(raw)
+        return weight if self.multi_label else weight.squeeze(1)
+
+    def auxiliary_loss(self, output: AttentionOutput, batch: Batch, network: AttentionNetwork) -> Tensor:
+        """Cross-entropy of each estimator on its own fold; attention is detached, so the scorer does not feel it."""
+        log_probability = self._log_probability(output.learned.detach(), batch, held_out=False)
+        return -log_probability.gather(2, self._cell(batch)[..., None]).mean()
+
+    def metrics(self) -> dict[str, Metric]:
+        """Effective sample size (a share), largest weight, held-out NLL of the estimator in nats, raw mean weight."""
+        return dict(self.logged.items())
+
+    def get_extra_state(self) -> dict[str, int]:
+        """Number of steps, for the warm-up."""
+        return {"steps": self.steps}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Restore :meth:`get_extra_state`."""
+        self.steps = state["steps"]
+
+    def fold(self, index: Tensor) -> Tensor:
+        """0 or 1 for each example: a seeded hash of its row in the data set, shape of ``index``."""
+        mixed = (index + self.seed) * 2654435761 % 2**32
+        return (mixed ^ (mixed >> 15)) * 2246822519 % 2**32 >> 31
+
+    def _cell(self, batch: Batch) -> Tensor:
+        """Outcome of each example in each column, shape ``(B, columns)``, int64."""
+        return batch.target.long() if self.multi_label else batch.target[:, None]
+
+    def _log_probability(self, attention: Tensor, batch: Batch, held_out: bool) -> Tensor:
+        """Ln P(y | attention), shape ``(B, columns, cells)``, by the other fold's estimator or the own one's."""
+        fold = self.fold(batch.index)
+        allowed = attendable(batch)
+        result = attention.new_empty(len(batch), self.columns * self.cells)
+        for number, classifier in enumerate(self.classifiers):
+            rows = (fold != number if held_out else fold == number).nonzero().squeeze(1)
+            logits = classifier(attention[rows], allowed[rows])
+            result = result.index_copy(0, rows, logits.to(result.dtype))
+        return result.view(len(batch), self.columns, self.cells).log_softmax(dim=-1)
+
+
+def _sum_over_processes(values: Tensor) -> Tensor:
+    """The sum over all processes that train together; the values themselves for a single one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(values)
+    return values

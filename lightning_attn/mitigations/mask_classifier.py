@@ -1,0 +1,64 @@
+"""Estimators of P(y | attention): what can be told about the label from the weights alone."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+
+def mask_features(attention: Tensor, allowed: Tensor) -> Tensor:
+    """Per-position description of a mask that holds nothing of the text.
+
+    Args:
+        attention: Shape ``(B, L)``.
+        allowed: Positions that may be attended, shape ``(B, L)``, bool.
+
+    Returns:
+        ``a_i * n`` (1 under uniform attention), ``ln(a_i * n)`` clipped at -10, and the place in the text from 0 to 1;
+        shape ``(B, L, 3)``, 0 where not allowed.
+    """
+    count = allowed.sum(dim=-1, keepdim=True)
+    ratio = attention * count
+    rank = allowed.cumsum(dim=-1) - 1
+    place = rank / (count - 1).clamp(min=1)
+    features = torch.stack([ratio, ratio.clamp_min(4.5e-5).log(), place.to(ratio.dtype)], dim=-1)
+    return features.masked_fill(~allowed[..., None], 0.0)
+
+
+class MaskClassifier(nn.Module, ABC):
+    """A small network from attention weights to label logits; it never sees the text."""
+
+    @abstractmethod
+    def make_layers(self, outputs: int) -> None:
+        """Create the layers for ``outputs`` logits."""
+
+    @abstractmethod
+    def forward(self, attention: Tensor, allowed: Tensor) -> Tensor:
+        """Logits, shape ``(B, outputs)``, from weights ``(B, L)`` and attendable positions ``(B, L)``."""
+
+
+class SetMaskClassifier(MaskClassifier):
+    """A set network: position features through an MLP, pooled by mean and by attention, then a second MLP.
+
+    Source: Zaheer et al., Deep Sets, NeurIPS 2017, https://arxiv.org/abs/1703.06114; the features are ours.
+
+    Args:
+        size: Hidden units.
+    """
+
+    def __init__(self, size: int = 16) -> None:
+        super().__init__()
+        self.size = size
+        self.position = nn.Sequential(nn.Linear(3, size), nn.ReLU(), nn.Linear(size, size), nn.ReLU())
+
+    def make_layers(self, outputs: int) -> None:
+        """Create the output layers."""
+        self.output = nn.Sequential(nn.Linear(2 * self.size, self.size), nn.ReLU(), nn.Linear(self.size, outputs))
+
+    def forward(self, attention: Tensor, allowed: Tensor) -> Tensor:
+        """Logits, shape ``(B, outputs)``."""
+        hidden = self.position(mask_features(attention, allowed))
+        pools = torch.stack([allowed / allowed.sum(dim=-1, keepdim=True).clamp(min=1), attention], dim=1)
+        return self.output(torch.bmm(pools.to(hidden.dtype), hidden).flatten(1))  # type: ignore[no-any-return]

@@ -1,0 +1,96 @@
+"""Random-attention pretraining."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_attn.attention.random import RandomAttention, SoftmaxNormal, seeded
+from lightning_attn.mitigations.base import Mitigation, Phase
+from lightning_attn.types import Batch
+
+if TYPE_CHECKING:  # the network owns the attention layer, which owns the mitigation
+    from lightning_attn.networks.base import AttentionNetwork
+
+
+class RandomPretraining(Mitigation):
+    """First the value path and the head learn under random attention, then the scorer learns on top of them.
+
+    While the phase is ``random``, the head sees weights drawn independently of the text, so it cannot learn to read
+    the label off them; the scorer gets no gradient. In the phase ``learn`` the head sees the learned attention, and
+    the value path and the head are frozen, or finetuned at a lower rate.
+
+    Source: Bai et al., KDD 2021, https://arxiv.org/abs/2006.05656. Reconstructed (METHODS 2.2, 2.4): the distribution,
+    what is frozen and the schedule are our choice.
+
+    Args:
+        epochs: Number of pretraining epochs, at least 1; the Trainer's ``max_epochs`` must be larger.
+        distribution: What is drawn; None means ``SoftmaxNormal()``.
+        then: ``freeze`` or ``finetune`` the value path and the head in the phase ``learn``.
+        finetune_rate: Share of the learning rate that they get with ``then="finetune"``, in (0, 1].
+        seed: Seed of the draws; processes draw differently.
+
+    Raises:
+        ValueError: ``epochs`` or ``finetune_rate`` is out of its range.
+    """
+
+    freezes = True
+
+    def __init__(
+        self,
+        epochs: int = 2,
+        distribution: RandomAttention | None = None,
+        then: Literal["freeze", "finetune"] = "freeze",
+        finetune_rate: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        if epochs < 1:
+            raise ValueError(f"RandomPretraining needs epochs >= 1, got {epochs}; use NoMitigation to switch it off.")
+        if not 0 < finetune_rate <= 1:
+            raise ValueError(f"finetune_rate must be in (0, 1], got {finetune_rate}.")
+        super().__init__()
+        self.epochs = epochs
+        self.distribution = distribution or SoftmaxNormal()
+        self.then = then
+        self.finetune_rate = finetune_rate
+        self.seed = seed
+        self.epoch = 0
+        self.draws = 0
+
+    @property
+    def phase(self) -> Phase:
+        """``random`` in the first ``epochs`` epochs, then ``learn``."""
+        return "random" if self.epoch < self.epochs else "learn"
+
+    def trainable(self, network: AttentionNetwork, epoch: int) -> dict[nn.Module, float]:
+        """Everything in the phase ``random``; in the phase ``learn`` the value path is frozen or slowed."""
+        self.epoch = epoch
+        if self.phase == "random":
+            return {}
+        rate = 0.0 if self.then == "freeze" else self.finetune_rate
+        return dict.fromkeys(network.value_path(), rate)
+
+    def observe(self, attention: Tensor, batch: Batch) -> Tensor:
+        """Random weights in the phase ``random``, the learned ones afterwards; shape ``(B, L)``."""
+        if self.phase == "learn":
+            return attention
+        self.draws += 1
+        # One seed a draw instead of a running generator: a resumed run then draws what an unbroken one would have.
+        with seeded(hash((self.seed, process_rank(), self.draws)) % 2**63, attention.device):
+            return self.distribution.sample(attention.detach(), batch)
+
+    def get_extra_state(self) -> dict[str, int]:
+        """Epoch and number of draws, so that a resumed run goes on where the checkpoint was written."""
+        return {"epoch": self.epoch, "draws": self.draws}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Restore :meth:`get_extra_state`."""
+        self.epoch, self.draws = state["epoch"], state["draws"]
+
+
+def process_rank() -> int:
+    """Number of this process among those that train together, 0 for a single one."""
+    distributed = torch.distributed
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0

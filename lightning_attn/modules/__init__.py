@@ -1,0 +1,5 @@
+"""LightningModules: loss, optimiser, phases."""
+
+from lightning_attn.modules.classification import AttentionClassifier
+
+__all__ = ["AttentionClassifier"]

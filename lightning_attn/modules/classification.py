@@ -1,0 +1,299 @@
+"""The LightningModule that trains an attention classifier under a mitigation."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pytorch_lightning import LightningModule
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics import AUROC, Accuracy, F1Score, MeanMetric, MetricCollection
+
+from lightning_attn.data.base import AttentionDataModule
+from lightning_attn.mitigations.base import Mitigation
+from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.types import AttentionOutput, Batch, DataSchema, InputError
+
+
+class AttentionClassifier(LightningModule):
+    """Trains a network under a mitigation; multi-class and multi-label.
+
+    Logs ``train/loss``, and ``loss``, ``accuracy``, ``f1`` (macro) and ``auroc`` (macro) under ``val/`` and ``test/``,
+    and the mitigation's own figures under ``mitigation/``. Every logged figure is the same for any number of
+    processes. ``mitigation/phase`` is 0 while the head sees random attention and 1 once it sees the learned one.
+    Validation and test always use the learned attention and unweighted examples.
+
+    Example:
+        >>> from lightning_attn.networks import PooledNetwork
+        >>> from lightning_attn.mitigations import RandomPretraining
+        >>> module = AttentionClassifier(PooledNetwork(), mitigation=RandomPretraining(epochs=2))
+
+    Args:
+        network: What is trained; its layers are made when the data are known.
+        mitigation: What keeps label information out of the attention; None means ``NoMitigation()``.
+        optimizer: From parameters to an optimiser.
+        lr_scheduler: From an optimiser to a scheduler that steps once an epoch; None keeps the rate.
+    """
+
+    def __init__(
+        self,
+        network: AttentionNetwork,
+        mitigation: Mitigation | None = None,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        # Run from Python, the arguments are modules, which a checkpoint must not hold (it would have to be unpickled);
+        # run from the command line, Lightning records their configuration in place of them.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Attribute '(network|mitigation)' is an instance of `nn.Module`")
+            self.save_hyperparameters()
+        for name in [name for name, value in self.hparams.items() if not _is_plain(value)]:
+            del self.hparams[name]
+        self.network = network
+        if mitigation is not None:
+            network.mitigation = mitigation  # type: ignore[misc]  # AttentionNetwork.__setattr__ takes it
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.data_state: dict[str, Any] = {}
+        self._rates: dict[nn.Module, float] = {}
+        if network.built:
+            self._make_metrics(network.schema)
+
+    @property
+    def mitigation(self) -> Mitigation:
+        """The mitigation that the network's attention layer owns."""
+        return self.network.mitigation
+
+    @property
+    def allow_zero_length_dataloader_with_multiple_devices(self) -> bool:
+        """True: a rank may have nothing to evaluate when there are fewer examples than processes."""
+        return True
+
+    @allow_zero_length_dataloader_with_multiple_devices.setter
+    def allow_zero_length_dataloader_with_multiple_devices(self, value: bool) -> None:
+        """Lightning assigns this in its own constructor; the answer stays True."""
+
+    def forward(self, batch: Batch) -> AttentionOutput:
+        """The network's output for a batch."""
+        output: AttentionOutput = self.network(batch)
+        return output
+
+    def setup(self, stage: str) -> None:
+        """Make the network's layers for the data, and check that data, network and strategy fit together.
+
+        Raises:
+            InputError: The data have other classes or another vocabulary than the network; or the strategy is DDP
+                without a search for unused parameters, which a mitigation that freezes parameters needs.
+        """
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if isinstance(datamodule, AttentionDataModule):
+            if not self.network.built:
+                self._build(datamodule.schema)
+                if stage == "fit" and (vectors := datamodule.word_vectors()) is not None:
+                    self.network.load_word_vectors(vectors)
+            _check_same_data(self.network.schema, datamodule.schema)
+            self.data_state = datamodule.export()
+        strategy = self.trainer.strategy
+        searches = isinstance(strategy, DDPStrategy) and strategy._ddp_kwargs.get("find_unused_parameters", False)
+        if stage == "fit" and self.mitigation.freezes and isinstance(strategy, DDPStrategy) and not searches:
+            raise InputError(
+                f"{type(self.mitigation).__name__} freezes parameters during training, which DDP does not expect; use "
+                " --trainer.strategy=ddp_find_unused_parameters_true, as configs/trainer/ddp.yaml does."
+            )
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimiser over all parameters, and the scheduler if there is one; a plateau is one of ``val/loss``."""
+        optimizer = self.optimizer(self.parameters())
+        if self.lr_scheduler is None:
+            return optimizer
+        scheduler = self.lr_scheduler(optimizer)
+        monitor = scheduler.monitor if isinstance(scheduler, ReduceLROnPlateau) else "val/loss"
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
+
+    def on_train_start(self) -> None:
+        """Freeze what the mitigation wants frozen; a run resumed within an epoch has no epoch start."""
+        self._apply_rates()
+
+    def on_train_epoch_start(self) -> None:
+        """Let the mitigation decide what learns in this epoch."""
+        self._apply_rates()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The mitigated loss of a batch."""
+        mitigation = self.mitigation
+        batch = mitigation.perturb(batch)
+        output = self(batch)
+        weights = mitigation.weigh(output.learned, batch)
+        loss = self.loss(output.logits, batch.target, weights)
+        self.train_loss.update(loss.detach(), len(batch))
+        auxiliary = mitigation.auxiliary_loss(output, batch, self.network)
+        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
+        phase = float(mitigation.phase == "learn")
+        self.log("mitigation/phase", phase, on_step=False, on_epoch=True, batch_size=len(batch))
+        for name, metric in mitigation.metrics().items():
+            if metric.update_called:  # a mitigation that rests in this phase has nothing to log
+                self.log(f"mitigation/{name}", metric, on_step=False, on_epoch=True)
+        return loss if auxiliary is None else loss + auxiliary
+
+    def loss(self, logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Mean cross-entropy, a scalar.
+
+        Args:
+            logits: Shape ``(B, C)``.
+            target: Class index ``(B,)``, or 0/1 columns ``(B, C)`` for multi-label.
+            weights: Weight of each example, shape ``(B,)`` or ``(B, C)``; None weighs all alike.
+        """
+        function: Callable[..., Tensor] = (
+            F.binary_cross_entropy_with_logits if self.network.schema.multi_label else F.cross_entropy
+        )
+        if weights is None:
+            return function(logits, target)
+        return (weights * function(logits, target, reduction="none")).mean()
+
+    def on_validation_epoch_start(self) -> None:
+        """Let every process take part in the metrics, also one that has no example."""
+        self._join_without_examples(self.val_metrics)
+
+    def on_test_epoch_start(self) -> None:
+        """As for validation."""
+        self._join_without_examples(self.test_metrics)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update the metrics."""
+        self._update_metrics(self.val_metrics, self(batch).logits, batch.target)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update the metrics."""
+        self._update_metrics(self.test_metrics, self(batch).logits, batch.target)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val/*``."""
+        self._log_metrics("val", self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        """Log ``test/*``."""
+        self._log_metrics("test", self.test_metrics)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Row, probabilities ``(B, C)`` and attention ``(B, L)`` of each example."""
+        output = self(batch)
+        return {
+            "index": batch.index,
+            "probabilities": self.network.schema.probabilities(output.logits),
+            "attention": output.attention,
+            "inputs": batch.inputs,
+            "valid": batch.valid,
+        }
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Any,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """One step; parts with a rate between 0 and 1 go that share of the way, whatever the optimiser."""
+        slow = [
+            (parameter, parameter.detach().clone(), rate)
+            for module, rate in self._rates.items()
+            if 0 < rate < 1
+            for parameter in module.parameters()
+        ]
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        with torch.no_grad():
+            for parameter, before, rate in slow:
+                parameter.copy_(torch.lerp(before, parameter, rate))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store what is needed to explain a raw text: schema, tokenizer, class names. Plain values only."""
+        checkpoint["schema"] = self.network.schema.as_dict()
+        checkpoint["data"] = self.data_state
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make the layers that the checkpoint's weights go into.
+
+        Raises:
+            InputError: The checkpoint was not written by an ``AttentionClassifier``.
+        """
+        if "schema" not in checkpoint:
+            raise InputError("The checkpoint holds no data schema: it was not written by an AttentionClassifier.")
+        schema = DataSchema(**checkpoint["schema"])
+        if not self.network.built:
+            self._build(schema)
+        _check_same_data(self.network.schema, schema)
+        self.data_state = checkpoint["data"]
+
+    def _build(self, schema: DataSchema) -> None:
+        self.network.build(schema)
+        self._make_metrics(schema)
+
+    def _make_metrics(self, schema: DataSchema) -> None:
+        task: Literal["multilabel", "multiclass"] = "multilabel" if schema.multi_label else "multiclass"
+        classes = schema.num_classes
+        prototype = MetricCollection(
+            {
+                "loss": MeanMetric(),
+                "accuracy": Accuracy(task, num_classes=classes, num_labels=classes, average="micro"),
+                "f1": F1Score(task, num_classes=classes, num_labels=classes, average="macro"),
+                "auroc": AUROC(task, num_classes=classes, num_labels=classes, average="macro", validate_args=False),
+            },
+            compute_groups=False,  # merging metrics whose states happen to be equal would report one figure twice
+        )
+        self.train_loss = MeanMetric()
+        self.val_metrics = prototype.clone()
+        self.test_metrics = prototype.clone()
+
+    def _apply_rates(self) -> None:
+        for module, rate in self._rates.items():
+            if rate == 0:
+                module.train().requires_grad_(True)
+        self._rates = self.mitigation.trainable(self.network, self.current_epoch)
+        for module, rate in self._rates.items():
+            if rate == 0:
+                module.eval().requires_grad_(False)
+                # A gradient left over from the last batch would let the optimiser move a frozen parameter once more.
+                module.zero_grad(set_to_none=True)
+
+    def _update_metrics(self, metrics: MetricCollection, logits: Tensor, target: Tensor) -> None:
+        probabilities = self.network.schema.probabilities(logits)
+        metrics["loss"].update(self.loss(logits, target), len(target))
+        for name in ("accuracy", "f1", "auroc"):
+            metrics[name].update(probabilities, target.long())
+
+    def _join_without_examples(self, metrics: MetricCollection) -> None:
+        """Bring list states of the right type on every process: one that gets no example has none of its own."""
+        classes = self.network.schema.num_classes
+        target = torch.zeros((0, classes) if self.network.schema.multi_label else 0, device=self.device).long()
+        metrics["auroc"].update(torch.zeros(0, classes, device=self.device), target)
+
+    def _log_metrics(self, stage: str, metrics: MetricCollection) -> None:
+        for name, metric in metrics.items(keep_base=True, copy_state=False):
+            self.log(f"{stage}/{name}", metric, prog_bar=name in ("loss", "accuracy"))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value consists of what a checkpoint can hold without unpickling anything."""
+    if isinstance(value, dict):
+        return all(_is_plain(item) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _check_same_data(network: DataSchema, data: DataSchema) -> None:
+    for name, known, given in (
+        ("classes", network.num_classes, data.num_classes),
+        ("class names", network.class_names, tuple(data.class_names)),
+        ("vocabulary size", network.vocabulary_size, data.vocabulary_size),
+    ):
+        if known != given:
+            raise InputError(
+                f"The data and the network do not fit: the network was made for {name} {known}, the data have {given}."
+            )

@@ -1,0 +1,300 @@
+"""The perturbation sweep: many variants of the same examples, made in token-id space, each distinct one run once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_attn.evaluation import evaluating
+from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.randomness import mix
+from lightning_attn.types import Batch, DataSchema
+
+#: Elements of the largest temporary tensor while variants are compared.
+_CHUNK = 1 << 22
+
+
+class Perturbation(ABC):
+    """What happens to the positions that a variant does not keep."""
+
+    #: Whether a removed position disappears, so that the variant is shorter.
+    shortens: bool = False
+
+    @abstractmethod
+    def apply(self, batch: Batch, keep: Tensor, schema: DataSchema) -> Batch:
+        """The perturbed batch.
+
+        Args:
+            batch: R examples without evidence.
+            keep: True where the input stays as it is, shape ``(R, L)``; True on special positions and padding.
+            schema: Gives the ids of padding and replacement.
+        """
+
+
+class Delete(Perturbation):
+    """Removed positions disappear and the rest closes up. The default."""
+
+    shortens = True
+
+    def apply(self, batch: Batch, keep: Tensor, schema: DataSchema) -> Batch:
+        """See :meth:`Perturbation.apply`; the result is as long as its longest example."""
+        remaining = keep & batch.valid
+        lengths = remaining.sum(dim=1)
+        # A variant with nothing left still needs a column to stand in.
+        columns = torch.arange(max(1, int(lengths.max())), device=batch.device)
+        valid = columns < lengths[:, None]
+        fill = 0 if batch.inputs.is_floating_point() else schema.pad_id
+        inputs = batch.inputs.new_full((*valid.shape, *batch.inputs.shape[2:]), fill)
+        inputs[valid] = batch.inputs[remaining]
+        special = torch.zeros_like(valid)
+        special[valid] = batch.special[remaining]
+        return batch.replace(inputs=inputs, valid=valid, special=special)
+
+
+class _Overwrite(Perturbation):
+    """Removed positions stay, valid, with other content."""
+
+    @abstractmethod
+    def content(self, schema: DataSchema) -> int:
+        """The token id to write."""
+
+    def apply(self, batch: Batch, keep: Tensor, schema: DataSchema) -> Batch:
+        """See :meth:`Perturbation.apply`; columns that are padding in every example are cut off."""
+        used = batch.valid.any(dim=0).nonzero()
+        length = max(1, int(used.max()) + 1 if len(used) else 0)
+        inputs = batch.inputs[:, :length].clone()
+        inputs[~keep[:, :length]] = 0.0 if inputs.is_floating_point() else self.content(schema)
+        return batch.replace(inputs=inputs, valid=batch.valid[:, :length], special=batch.special[:, :length])
+
+
+class Replace(_Overwrite):
+    """Removed tokens become ``schema.replacement_id``, [MASK] or ``<unk>``; removed instances become zeros."""
+
+    def content(self, schema: DataSchema) -> int:
+        """The replacement id."""
+        return schema.replacement_id
+
+
+class Pad(_Overwrite):
+    """Removed tokens become ``schema.pad_id`` but stay valid, as in Mask-LRP and AttCAT; instances become zeros."""
+
+    def content(self, schema: DataSchema) -> int:
+        """The padding id."""
+        return schema.pad_id
+
+
+class Budget(ABC):
+    """How many positions to take from a text of n."""
+
+    def counts(self, batch: Batch) -> Tensor:
+        """K counts for each example, shape ``(B, K)``, int64.
+
+        A count leaves at least one position in a text without special tokens: no empty input.
+        """
+        n = batch.inner.sum(dim=1)
+        bare = ~(batch.special & batch.valid).any(dim=1)
+        return torch.minimum(self.grid(n), torch.where(bare, (n - 1).clamp(min=0), n)[:, None])
+
+    @abstractmethod
+    def grid(self, n: Tensor) -> Tensor:
+        """Counts, shape ``(B, K)``, int64, for texts of ``n`` ``(B,)`` positions, before the cap."""
+
+
+class Fractions(Budget):
+    """``k = max(1, ceil(fraction * n))`` (DeYoung et al., ERASER, ACL 2020: 1, 5, 10, 20 and 50 %).
+
+    Args:
+        fractions: In (0, 1].
+    """
+
+    def __init__(self, fractions: Sequence[float] = (0.01, 0.05, 0.1, 0.2, 0.5)) -> None:
+        self.fractions = tuple(fractions)
+
+    def grid(self, n: Tensor) -> Tensor:
+        """See :meth:`Budget.grid`."""
+        # In millionths: 0.1 * 30 in floats may come out a little above 3, which must not become 4.
+        millionths = torch.tensor([round(fraction * 10**6) for fraction in self.fractions], device=n.device)
+        return ((n[:, None] * millionths + 10**6 - 1) // 10**6).clamp(min=1)
+
+
+class Steps(Budget):
+    """``k_j = round(j / steps * n)`` for j = 1 ... steps; ninths as in AttCAT and Mask-LRP.
+
+    Args:
+        steps: Number of budgets.
+    """
+
+    def __init__(self, steps: int = 9) -> None:
+        self.steps = steps
+
+    def grid(self, n: Tensor) -> Tensor:
+        """See :meth:`Budget.grid`."""
+        j = torch.arange(1, self.steps + 1, device=n.device)
+        return (2 * j * n[:, None] + self.steps) // (2 * self.steps)
+
+
+def ranks(scores: Tensor, batch: Batch) -> Tensor:
+    """Rank of every position, 0 = highest score, shape ``(B, L)``, int64; ties go to the earlier position.
+
+    Positions that are not ``batch.inner`` come last.
+    """
+    order = scores.masked_fill(~batch.inner, -torch.inf).argsort(dim=-1, descending=True, stable=True)
+    return order.argsort(dim=-1)
+
+
+def leave_one_out(batch: Batch) -> Tensor:
+    """Variant i lacks position i, shape ``(B, L, L)``; nothing is removed where i is special or padding."""
+    length = batch.valid.shape[1]
+    return ~(torch.eye(length, dtype=torch.bool, device=batch.device) & batch.inner[:, None])
+
+
+def top_k_removed(scores: Tensor, batch: Batch, counts: Tensor) -> Tensor:
+    """Variants without their k best-ranked positions.
+
+    Args:
+        scores: Shape ``(B, L)``.
+        batch: Says which positions may be ranked and removed.
+        counts: k of each variant, shape ``(B, K)``, from :meth:`Budget.counts`.
+
+    Returns:
+        What to keep, shape ``(B, K, L)``, bool.
+    """
+    removed = ranks(scores, batch)[:, None] < counts[..., None]
+    return ~(removed & batch.inner[:, None])
+
+
+def top_k_kept(scores: Tensor, batch: Batch, counts: Tensor) -> Tensor:
+    """Variants with only their k best-ranked positions, and special ones; see :func:`top_k_removed`."""
+    return (ranks(scores, batch)[:, None] < counts[..., None]) | ~batch.inner[:, None]
+
+
+def output_change(full: Tensor, perturbed: Tensor) -> Tensor:
+    """``mean_c |p_c(x) - p_c(x')|``, shape ``(B, V)``, in [0, 1].
+
+    Args:
+        full: Unperturbed probabilities, shape ``(B, C)``.
+        perturbed: Shape ``(B, V, C)``.
+    """
+    return (full[:, None] - perturbed).abs().mean(dim=-1)
+
+
+def probabilities(
+    network: AttentionNetwork,
+    batch: Batch,
+    keep: Tensor,
+    perturbation: Perturbation | None = None,
+    max_tokens: int = 16384,
+    full: Tensor | None = None,
+) -> Tensor:
+    """Class probabilities of variants of a batch: the sweep.
+
+    Equal variants of an example are run once. The rest is sorted by length and run in groups of at most ``max_tokens``
+    positions, padding included, in evaluation mode without gradients; attention is recomputed.
+
+    Args:
+        network: Built network.
+        batch: B examples; queries and indices go along, evidence does not.
+        keep: Variant v of example b keeps ``keep[b, v]``, shape ``(B, V, L)``, bool. Special positions always stay.
+        perturbation: What happens to the others; None means ``Delete()``.
+        max_tokens: Bound on rows times longest row; a single row may exceed it.
+        full: Unperturbed probabilities, shape ``(B, C)``, if known: then no text is run unperturbed.
+
+    Returns:
+        Shape ``(B, V, C)``.
+    """
+    perturbation = perturbation or Delete()
+    if keep.shape[0] * keep.shape[1] == 0:
+        return torch.empty(*keep.shape[:2], network.schema.num_classes, device=batch.device)
+    batch = batch.replace(evidence=None)
+    signatures = _signatures(keep, batch.inner)
+    examples = torch.arange(len(batch), device=batch.device)
+    # Odd multiples of the row tell equal variants of different examples apart.
+    keys = (signatures + examples[:, None] * _ROW).flatten()
+    distinct, inverse = keys.unique(return_inverse=True)
+    places = torch.arange(len(keys), device=batch.device)
+    first = torch.full_like(distinct, len(keys)).scatter_reduce(0, inverse, places, "amin")
+    row, variant = first // keep.shape[1], first % keep.shape[1]
+
+    todo = torch.arange(len(distinct), device=batch.device)
+    if full is not None:
+        todo = todo[signatures.flatten()[first] != 0]
+    lengths = batch.valid.sum(dim=1)[row]
+    if perturbation.shortens:
+        lengths = lengths - _removed_counts(keep, batch.inner).flatten()[first]
+    todo = todo[lengths[todo].argsort(descending=True, stable=True)]
+
+    longest_first = lengths[todo].tolist()
+    start = 0
+    parts = []
+    with torch.no_grad(), evaluating(network):
+        while start < len(longest_first):
+            group = todo[start : start + max(1, max_tokens // max(1, longest_first[start]))]
+            start += len(group)
+            examples = row[group]
+            kept = keep[examples, variant[group]] | ~batch.inner[examples]
+            logits = network(perturbation.apply(batch.select(examples), kept, network.schema)).logits
+            # Under mixed precision the logits may be of half precision: too coarse for differences of probabilities.
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            parts.append(network.schema.probabilities(logits))
+    if full is not None:
+        table = full[row].clone()
+    else:
+        table = torch.empty(len(row), network.schema.num_classes, device=batch.device, dtype=parts[0].dtype)
+    if parts:
+        table[todo] = torch.cat(parts).to(table.dtype)
+    return table[inverse].reshape(*keep.shape[:2], table.shape[-1])
+
+
+def sweep(
+    network: AttentionNetwork,
+    batch: Batch,
+    requests: Mapping[str, Tensor],
+    perturbation: Perturbation | None = None,
+    max_tokens: int = 16384,
+    full: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """One run of :func:`probabilities` for several requests; a variant that two of them ask for is run once.
+
+    Args:
+        network: See :func:`probabilities`.
+        batch: See :func:`probabilities`.
+        requests: By name, what to keep, shape ``(B, V, L)``, bool, each with its own V.
+        perturbation: See :func:`probabilities`.
+        max_tokens: See :func:`probabilities`.
+        full: See :func:`probabilities`.
+
+    Returns:
+        By name, probabilities of shape ``(B, V, C)``.
+    """
+    if not requests:
+        return {}
+    keep = torch.cat(list(requests.values()), dim=1)
+    found = probabilities(network, batch, keep, perturbation, max_tokens, full)
+    sizes = [request.shape[1] for request in requests.values()]
+    return dict(zip(requests, found.split(sizes, dim=1), strict=True))
+
+
+_ROW = 0x9E3779B97F4A7C15 - (1 << 64)
+
+
+def _chunks(keep: Tensor) -> list[slice]:
+    """Slices of examples whose variants together stay small."""
+    step = max(1, _CHUNK // keep[0].numel())
+    return [slice(start, start + step) for start in range(0, len(keep), step)]
+
+
+def _signatures(keep: Tensor, inner: Tensor) -> Tensor:
+    """A number for what each variant removes, shape ``(B, V)``, int64: 0 for nothing; others collide once in 2**64."""
+    codes = mix(torch.arange(keep.shape[-1], device=keep.device))
+    zero = codes.new_zeros(())
+    parts = [torch.where(keep[part] | ~inner[part, None], zero, codes).sum(dim=-1) for part in _chunks(keep)]
+    return torch.cat(parts)
+
+
+def _removed_counts(keep: Tensor, inner: Tensor) -> Tensor:
+    """How many positions each variant removes, shape ``(B, V)``, int64."""
+    parts = [(~keep[part] & inner[part, None]).sum(dim=-1) for part in _chunks(keep)]
+    return torch.cat(parts)
