@@ -15,6 +15,8 @@ from lightning_attn.types import Batch, DataSchema
 
 #: Elements of the largest temporary tensor while variants are compared.
 _CHUNK = 1 << 22
+#: A group of variants may be cut short once it has this part of its token budget.
+_SMALL = 16
 
 
 class Perturbation(ABC):
@@ -213,7 +215,7 @@ def probabilities(
     examples = torch.arange(len(batch), device=batch.device)
     # Odd multiples of the row tell equal variants of different examples apart.
     keys = (signatures + examples[:, None] * _ROW).flatten()
-    distinct, inverse = keys.unique(return_inverse=True)
+    distinct, inverse = torch.unique(keys, return_inverse=True)
     places = torch.arange(len(keys), device=batch.device)
     first = torch.full_like(distinct, len(keys)).scatter_reduce(0, inverse, places, "amin")
     row, variant = first // keep.shape[1], first % keep.shape[1]
@@ -226,13 +228,9 @@ def probabilities(
         lengths = lengths - _removed_counts(keep, batch.inner).flatten()[first]
     todo = todo[lengths[todo].argsort(descending=True, stable=True)]
 
-    longest_first = lengths[todo].tolist()
-    start = 0
     parts = []
     with torch.no_grad(), evaluating(network):
-        while start < len(longest_first):
-            group = todo[start : start + max(1, max_tokens // max(1, longest_first[start]))]
-            start += len(group)
+        for group in todo.split(_group_sizes(lengths[todo].tolist(), max_tokens)):
             examples = row[group]
             kept = keep[examples, variant[group]] | ~batch.inner[examples]
             logits = network(perturbation.apply(batch.select(examples), kept, network.schema)).logits
@@ -274,10 +272,30 @@ def sweep(
     keep = torch.cat(list(requests.values()), dim=1)
     found = probabilities(network, batch, keep, perturbation, max_tokens, full)
     sizes = [request.shape[1] for request in requests.values()]
-    return dict(zip(requests, found.split(sizes, dim=1), strict=True))
+    return dict(zip(requests, torch.split(found, sizes, dim=1), strict=True))
 
 
 _ROW = 0x9E3779B97F4A7C15 - (1 << 64)
+
+
+def _group_sizes(lengths: list[int], max_tokens: int) -> list[int]:
+    """Sizes of consecutive groups of rows, for lengths in descending order.
+
+    Rows of one length run much faster in a recurrent encoder than mixed ones. So a group ends where the length changes,
+    unless it would be too small to be worth a call.
+    """
+    sizes = []
+    start = 0
+    while start < len(lengths):
+        longest = max(1, lengths[start])
+        end = min(len(lengths), start + max(1, max_tokens // longest))
+        if lengths[end - 1] != lengths[start]:
+            enough = start + -(-max_tokens // (_SMALL * longest))
+            changes = (i for i in range(min(enough, end), end) if lengths[i] != lengths[i - 1])
+            end = next(changes, end)
+        sizes.append(end - start)
+        start = end
+    return sizes
 
 
 def _chunks(keep: Tensor) -> list[slice]:

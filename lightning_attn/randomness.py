@@ -43,7 +43,7 @@ def uniform(index: Tensor, length: int, seed: int = 0) -> Tensor:
     stream = mix(mix(index) + mix(index.new_tensor(seed)))
     bits = mix(stream[:, None] + mix(torch.arange(length, device=index.device)))
     # 23 bits plus one half: every value and its complement are exact in float32 and inside (0, 1).
-    return (_shift(bits, 41).to(torch.float32) + 0.5) * 2.0**-23
+    return (_shift(bits, 41).to(torch.float32) + 0.5) * (1 / 2**23)
 
 
 def normal(index: Tensor, length: int, seed: int = 0) -> Tensor:

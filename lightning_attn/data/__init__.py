@@ -2,24 +2,32 @@
 
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.data.batching import BucketBatches
+from lightning_attn.data.block_mask import BlockMaskDataModule
 from lightning_attn.data.corpus import CorpusDataModule
 from lightning_attn.data.encoded import Encoded, EncodedDataset, SplitDataset
+from lightning_attn.data.eraser import ERASERDataModule
 from lightning_attn.data.examples import Examples
+from lightning_attn.data.hf_processor import HuggingFaceProcessor
 from lightning_attn.data.processor import TextProcessor
 from lightning_attn.data.synthetic import SyntheticReviewsDataModule
+from lightning_attn.data.text import TextDataModule
 from lightning_attn.data.trees import SSTDataModule
 from lightning_attn.data.word_processor import WordProcessor
 
 __all__ = [
     "AttentionDataModule",
+    "BlockMaskDataModule",
     "BucketBatches",
     "CorpusDataModule",
+    "ERASERDataModule",
     "Encoded",
     "EncodedDataset",
     "Examples",
+    "HuggingFaceProcessor",
     "SSTDataModule",
     "SplitDataset",
     "SyntheticReviewsDataModule",
+    "TextDataModule",
     "TextProcessor",
     "WordProcessor",
 ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, cast
 
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.loops.progress import _ProcessedTracker
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -44,8 +45,6 @@ class AttentionDataModule(LightningDataModule, ABC):
         self.seed = seed
         self.num_workers = num_workers
         self.evaluation_batch_size = evaluation_batch_size or batch_size
-        # a small evaluation set leaves some ranks without a batch; without this Lightning stops them
-        self.allow_zero_length_dataloader_with_multiple_devices = True
 
     @property
     @abstractmethod
@@ -81,7 +80,7 @@ class AttentionDataModule(LightningDataModule, ABC):
         """How the splits were found, their classes, and what was cut: one line each; there after :meth:`setup`."""
 
     def word_vectors(self) -> Tensor | None:
-        """Pretrained vectors for the vocabulary, shape ``(V, E)``, NaN rows where a word has none; None if not asked."""
+        """Pretrained vectors for the vocabulary, shape ``(V, E)``, NaN where a word has none; None if not asked."""
         return None
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -90,9 +89,10 @@ class AttentionDataModule(LightningDataModule, ABC):
         if self.trainer is not None:
             # Lightning sets the epoch after it has made the first iterator, too late for workers that fetch ahead,
             # and in an epoch that is resumed in its middle it counts the batches that are done but does not skip them.
-            progress = self.trainer.fit_loop.epoch_loop.batch_progress
-            batches.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
-            batches.skip(0 if progress.is_last_batch else progress.current.processed)
+            loop = self.trainer.fit_loop
+            done = cast(_ProcessedTracker, loop.epoch_loop.batch_progress.current).processed
+            batches.set_epoch(cast(_ProcessedTracker, loop.epoch_progress.current).processed)
+            batches.skip(0 if loop.epoch_loop.batch_progress.is_last_batch else done)
         return loader
 
     def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
@@ -119,9 +119,9 @@ class AttentionDataModule(LightningDataModule, ABC):
             rank=0 if self.trainer is None else self.trainer.global_rank,
             world_size=1 if self.trainer is None else self.trainer.world_size,
         )
-        loader = DataLoader(
+        loader = _Loader(
             dataset,
-            sampler=batches,  # type: ignore[arg-type]  # a "row" for the loader is a list of rows for the data set
+            sampler=batches,  # a "row" for the loader is a list of rows for the data set
             batch_size=None,
             collate_fn=_as_it_is,
             num_workers=self.num_workers,
@@ -129,5 +129,19 @@ class AttentionDataModule(LightningDataModule, ABC):
         return loader, batches
 
 
-def _as_it_is(batch: Batch) -> Batch:
+class _Loader(DataLoader[Batch]):
+    """Tells Lightning, which would warn otherwise, that an epoch may be resumed in its middle.
+
+    There is nothing to store: ``train_dataloader`` finds the place from the progress of the Trainer.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Empty."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to do."""
+
+
+def _as_it_is(batch: Any) -> Any:
     return batch

@@ -21,8 +21,9 @@ class BucketBatches(DistributedSampler[list[int]]):
     rank gets the same number of batches: the first ones are given twice where the numbers do not divide.
 
     Evaluation (``shuffle=False``): the batches are the same whatever the number of ranks, and each goes to exactly
-    one of them; a rank may get none. Their order is shuffled once, so that the first few (``limit_val_batches``) are
-    not the shortest texts.
+    one of them. Where the numbers do not divide, the last ranks end with an empty one: Lightning skips the whole
+    evaluation on a rank without a batch, and the others would wait for it for ever. The order is shuffled once, so
+    that the first few batches (``limit_val_batches``) are not the shortest texts.
 
     Use as ``DataLoader(dataset, sampler=BucketBatches(...), batch_size=None)``. It is a
     :class:`~torch.utils.data.DistributedSampler` because Lightning replaces every other sampler under DDP by one
@@ -59,9 +60,7 @@ class BucketBatches(DistributedSampler[list[int]]):
     def __len__(self) -> int:
         """Number of batches of this rank."""
         count = -(-len(self.lengths) // self.batch_size)
-        if self.shuffle:
-            return -(-count // self.num_replicas)
-        return len(range(self.rank, count, self.num_replicas))
+        return -(-count // self.num_replicas)
 
     def __iter__(self) -> Iterator[list[int]]:
         """The batches of this rank in this epoch."""
@@ -87,4 +86,5 @@ class BucketBatches(DistributedSampler[list[int]]):
     def _evaluation_batches(self) -> list[npt.NDArray[np.int64]]:
         order = np.argsort(self.lengths, kind="stable")
         batches = [order[first : first + self.batch_size] for first in range(0, len(order), self.batch_size)]
-        return [batches[position] for position in np.random.default_rng(self.seed).permutation(len(batches))]
+        shuffled = [batches[position] for position in np.random.default_rng(self.seed).permutation(len(batches))]
+        return shuffled + [order[:0]] * (-len(shuffled) % self.num_replicas)

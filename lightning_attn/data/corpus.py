@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning.utilities.rank_zero import rank_zero_info
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_attn.data import cache
@@ -191,7 +191,7 @@ class CorpusDataModule(AttentionDataModule):
         classes, multi_label = state["schema"]["class_names"], state["schema"]["multi_label"]
         prepared = cache.Prepared(state=state, notes=notes)
         for split, examples in splits.items():
-            target = encode_labels(examples.labels, classes, multi_label, split)
+            target = encode_labels(examples.labels, classes, multi_label, split, examples.place)
             arrays, truncated = encode_split(examples, processor)
             prepared.arrays |= {f"{split}.{name}": array for name, array in (arrays | {"labels": target}).items()}
             counts = count_classes(target, classes)

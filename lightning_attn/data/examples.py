@@ -26,7 +26,8 @@ class Examples:
         source: File or split, for messages.
         evidence: For each text one number in [0, 1] a word, NaN where unknown; None if the data have none.
         queries: Hypothesis or question of each text; None for single texts.
-        lines: Line of each text in the file, for messages; None counts rows.
+        lines: Line of each text in the file, from 1, for messages; None counts the rows.
+        unit: What ``lines`` counts: ``line``, or ``row`` where the file has no lines.
     """
 
     texts: list[Text]
@@ -35,6 +36,7 @@ class Examples:
     evidence: list[Sequence[float]] | None = None
     queries: list[Text] | None = None
     lines: list[int] | None = None
+    unit: str = "line"
 
     def __len__(self) -> int:
         """Number of examples N."""
@@ -42,7 +44,9 @@ class Examples:
 
     def place(self, row: int) -> str:
         """Where an example stands, for messages."""
-        return f"{self.source}, row {row + 1}" if self.lines is None else f"{self.source}, line {self.lines[row]}"
+        return (
+            f"{self.source}, row {row + 1}" if self.lines is None else f"{self.source}, {self.unit} {self.lines[row]}"
+        )
 
     def all_texts(self) -> list[Text]:
         """Texts and queries, for the vocabulary."""
@@ -57,7 +61,8 @@ class Examples:
             source=self.source,
             evidence=None if self.evidence is None else [self.evidence[row] for row in chosen],
             queries=None if self.queries is None else [self.queries[row] for row in chosen],
-            lines=[row + 1 for row in chosen] if self.lines is None else [self.lines[row] for row in chosen],
+            lines=None if self.lines is None else [self.lines[row] for row in chosen],
+            unit=self.unit,
         )
 
 
@@ -82,7 +87,7 @@ def _encode(examples: Examples, texts: list[Text], processor: TextProcessor, wha
         raise InputError(f"{examples.source} has no examples.")
     starts = track(range(0, len(texts), CHUNK), f"Tokenising {examples.source}", total=len(texts))
     encoded = concatenate([processor.encode(texts[start : start + CHUNK]) for start in starts])
-    counts = np.add.reduceat(~encoded.special, encoded.offsets[:-1], dtype=np.int64)
+    counts = np.diff(offsets_of(~encoded.special)[encoded.offsets])  # of each text the tokens that are its own
     if not counts.all():
         row = int(np.argmin(counts != 0))
         raise InputError(f"{examples.place(row)}: the {what} is empty; fill it in or remove the example.")

@@ -35,7 +35,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
     try:
         with open_binary(path) as file:
-            for number, line in enumerate(file, 1):  # noqa: B007, the last number is needed below
+            for number, line in enumerate(file, 1):
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 yield number, text.removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
@@ -50,15 +50,18 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, as it is on disk."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+    """SHA-256 of a file's bytes, as it is on disk.
 
-
-def _digest(file: IO[bytes]) -> str:
-    state = hashlib.sha256()  # Python 3.10 has no file_digest
-    while block := file.read(1 << 20):
-        state.update(block)
+    Raises:
+        InputError: The file may not be read.
+    """
+    state = hashlib.sha256()  # hashlib.file_digest needs Python 3.11
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                state.update(block)
+    except PermissionError:
+        raise InputError(f"{path} may not be read: give yourself the permission to read it.") from None
     return state.hexdigest()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -30,8 +30,17 @@ def find_classes(labels: Sequence[Label]) -> list[str]:
     return sorted(names)
 
 
-def encode_labels(labels: Sequence[Label], classes: Sequence[str], multi_label: bool, split: str) -> Array:
+def encode_labels(
+    labels: Sequence[Label], classes: Sequence[str], multi_label: bool, split: str, place: Callable[[int], str]
+) -> Array:
     """Class indices, shape ``(N,)``, int64; or one 0/1 column a class, shape ``(N, C)``, float32, if multi-label.
+
+    Args:
+        labels: N labels.
+        classes: Class names, in the order of the logits.
+        multi_label: Which of the two to give.
+        split: Name of the split, for messages.
+        place: Where a row stands, for messages.
 
     Raises:
         InputError: A label is not among the classes.
@@ -40,9 +49,10 @@ def encode_labels(labels: Sequence[Label], classes: Sequence[str], multi_label: 
     for row, label in enumerate(labels):
         for name in names_of(label):
             if name not in positions:
+                known = ", ".join(repr(known) for known in classes)
                 raise InputError(
-                    f"The {split} split has the label {name!r} (row {row + 1}), which no training example has; "
-                    f"known are {', '.join(repr(known) for known in classes)}."
+                    f"The {split} split has the unknown label {name!r} ({place(row)}); the classes of the training "
+                    f"data are {known}."
                 )
     if not multi_label:
         return np.array([positions[str(label)] for label in labels], dtype=np.int64)

@@ -79,7 +79,7 @@ class TextProcessor(ABC):
         Raises:
             InputError: The state names a processor class that is not imported.
         """
-        classes = {kind.__name__: kind for kind in _subclasses(TextProcessor)}
+        classes = {kind.__name__: kind for kind in _subclasses()}
         if state.get("type") not in classes:
             raise InputError(
                 f"The checkpoint's text processor is a {state.get('type')!r}, but only {', '.join(sorted(classes))} "
@@ -114,6 +114,8 @@ class TextProcessor(ABC):
         return dataset[range(len(texts))].apply(torch.Tensor.contiguous)
 
 
-def _subclasses(kind: type[TextProcessor]) -> list[type[TextProcessor]]:
-    found = [below for direct in kind.__subclasses__() for below in [direct, *_subclasses(direct)]]
-    return [below for below in found if not getattr(below, "__abstractmethods__", None)]
+def _subclasses() -> list[type[TextProcessor]]:
+    found = list(TextProcessor.__subclasses__())
+    for kind in found:  # grows while it is walked, so grandchildren come too
+        found += kind.__subclasses__()
+    return found

@@ -14,17 +14,24 @@ from lightning_attn.data.processor import TextProcessor
 from lightning_attn.types import InputError
 
 CLASSES = ["negative", "positive"]
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
 ADJECTIVES = (
-    "dull clumsy tedious awful bland weak shallow messy boring lifeless tiresome poor forced stale hollow dreadful "
-    "silly noisy".split(),
-    "great charming gripping lovely fresh strong moving clever funny tender graceful rich honest warm vivid superb "
-    "witty bright".split(),
+    _words("dull clumsy tedious awful bland weak shallow messy boring lifeless tiresome poor forced stale hollow"),
+    _words("great charming gripping lovely fresh strong moving clever funny tender graceful rich honest warm vivid"),
 )
-VERBS = ("hated disliked regretted despised endured mocked".split(), "loved enjoyed admired praised treasured liked".split())
-ASPECTS = "film plot acting script music ending cast story dialogue pacing photography direction".split()
-OTHERS = "neighbour cousin taxi driver hotel dinner weather bus friend waiter umbrella seat".split()
-DAYS = "monday tuesday thursday friday saturday sunday".split()
-PLACES = "town cinema festival library school station".split()
+VERBS = (
+    _words("hated disliked regretted despised endured mocked"),
+    _words("loved enjoyed admired praised treasured liked"),
+)
+ASPECTS = _words("film plot acting script music ending cast story dialogue pacing photography direction")
+OTHERS = _words("neighbour cousin taxi driver hotel dinner weather bus friend waiter umbrella seat")
+DAYS = _words("monday tuesday thursday friday saturday sunday")
+PLACES = _words("town cinema festival library school station")
 NEGATIONS = ["not", "never", "hardly"]
 DEGREES = ["very", "rather", "quite", "truly", "so"]
 
@@ -44,7 +51,7 @@ class SyntheticReviewsDataModule(CorpusDataModule):
         val_size: Validation reviews, at least 1.
         test_size: Test reviews, at least 1.
         negation: Share of opinions that are put as a negation, in [0, 1].
-        distractors: Probability that a review has a distractor, in [0, 1].
+        distractors: Probability of each of the two distractors that a review may have, in [0, 1].
         default_tokens: Number of tokens ``<default1>`` ... that end every review: without content, there for the
             attention to send label information through (METHODS 2.11 i).
         label_noise: Share of training labels that are flipped, in [0, 0.5].
@@ -63,7 +70,7 @@ class SyntheticReviewsDataModule(CorpusDataModule):
         train_size: int = 2000,
         val_size: int = 400,
         test_size: int = 400,
-        negation: float = 0.25,
+        negation: float = 0.3,
         distractors: float = 0.5,
         default_tokens: int = 0,
         label_noise: float = 0.0,
@@ -75,9 +82,20 @@ class SyntheticReviewsDataModule(CorpusDataModule):
         evaluation_batch_size: int | None = None,
     ) -> None:
         super().__init__(processor, word_vectors, None, batch_size, seed, num_workers, evaluation_batch_size)
-        for name, size, least in (("train_size", train_size, 2), ("val_size", val_size, 1), ("test_size", test_size, 1)):
+        for name, size, least in (
+            ("train_size", train_size, 2),
+            ("val_size", val_size, 1),
+            ("test_size", test_size, 1),
+        ):
             if size < least:
                 raise InputError(f"SyntheticReviewsDataModule needs a {name} of at least {least}, not {size}.")
+        for name, value, most in (
+            ("negation", negation, 1.0),
+            ("distractors", distractors, 1.0),
+            ("label_noise", label_noise, 0.5),
+        ):
+            if not 0 <= value <= most:
+                raise InputError(f"SyntheticReviewsDataModule needs a {name} from 0 to {most:g}, not {value:g}.")
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         self.negation = negation
         self.distractors = distractors
@@ -113,7 +131,9 @@ class SyntheticReviewsDataModule(CorpusDataModule):
             reviews = [self._review(generator, polarity) for polarity in polarities]
             if split == "train":
                 flips = generator.choice(size, round(self.label_noise * size), replace=False)
-                polarities = [1 - polarity if row in set(flips.tolist()) else polarity for row, polarity in enumerate(polarities)]
+                polarities = [
+                    1 - polarity if row in set(flips.tolist()) else polarity for row, polarity in enumerate(polarities)
+                ]
             splits[split] = Examples(
                 texts=[words for words, _ in reviews],
                 labels=[CLASSES[polarity] for polarity in polarities],
@@ -125,8 +145,7 @@ class SyntheticReviewsDataModule(CorpusDataModule):
     def _review(self, generator: np.random.Generator, polarity: int) -> Clause:
         clauses = [self._opinion(generator, polarity) for _ in range(generator.integers(1, 3))]
         clauses += [_filler(generator) for _ in range(generator.integers(0, 3))]
-        if generator.random() < self.distractors:
-            clauses.append(_distractor(generator))
+        clauses += [_distractor(generator) for _ in range(2) if generator.random() < self.distractors]
         words: list[str] = []
         evidence: list[float] = []
         for position in generator.permutation(len(clauses)):
@@ -175,7 +194,7 @@ def _distractor(generator: np.random.Generator) -> Clause:
 
 
 def _pick(generator: np.random.Generator, words: Sequence[str]) -> str:
-    return words[generator.integers(len(words))]
+    return words[int(generator.integers(len(words)))]
 
 
 def _mark(words: list[str], evidence: set[str]) -> Clause:

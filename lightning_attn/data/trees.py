@@ -58,7 +58,7 @@ def parse_tree(line: str) -> tuple[int, list[str], list[int]]:
 
 
 def unescape(word: str) -> str:
-    """A word of the Penn treebank as people write it: ``-LRB-`` is ``(``, ``\\/`` is ``/``, double quotes are ``"``."""
+    """A word of the Penn treebank as people write it: ``-LRB-`` is a bracket, a slash loses its backslash."""
     return _ESCAPED.sub(lambda found: ESCAPES[found.group()], word)
 
 
@@ -131,7 +131,8 @@ class SSTDataModule(CorpusDataModule):
 
     def _read_file(self, path: Path) -> Examples:
         found = Examples(texts=[], labels=[], source=str(path), evidence=[], lines=[])
-        assert found.evidence is not None and found.lines is not None
+        assert found.evidence is not None
+        assert found.lines is not None
         for number, line in read_lines(path):
             try:
                 root, words, labels = parse_tree(line)

@@ -15,9 +15,7 @@ from lightning_attn.types import InputError
 PAD, UNKNOWN, START, END = "<pad>", "<unk>", "<s>", "</s>"
 SPECIAL = [PAD, UNKNOWN, START, END]
 # As the Penn treebank splits: "didn't" is "did" "n't", "it's" is "it" "'s"; words with hyphens and numbers stay whole.
-WORD = (
-    r"(?i)\w+?(?=n't\b)|n't\b|'(?:s|m|d|re|ve|ll)\b|\d+(?:[.,]\d+)+|\w+(?:-\w+)*|\.{2,}|-{2,}|[^\w\s]"
-)
+WORD = r"(?i)\w+?(?=n't\b)|n't\b|'(?:s|m|d|re|ve|ll)\b|\d+(?:[.,]\d+)+|\w+(?:-\w+)*|\.{2,}|-{2,}|[^\w\s]"
 
 
 class WordProcessor(TextProcessor):
@@ -45,7 +43,9 @@ class WordProcessor(TextProcessor):
     ) -> None:
         super().__init__(max_length)
         if max_size is not None and max_size <= len(SPECIAL):
-            raise InputError(f"WordProcessor needs a max_size above {len(SPECIAL)}, its special tokens, not {max_size}.")
+            raise InputError(
+                f"WordProcessor needs a max_size above {len(SPECIAL)}, its special tokens, not {max_size}."
+            )
         self.lowercase = lowercase
         self.min_frequency = min_frequency
         self.max_size = max_size

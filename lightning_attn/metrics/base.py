@@ -56,7 +56,8 @@ class PerExampleMean(Metric):
             value: Shape ``(B,)``, or ``(B, columns)``.
             index: Rows of the data set, shape ``(B,)``, int64.
         """
-        assert isinstance(self.value, list) and isinstance(self.index, list)
+        assert isinstance(self.value, list)
+        assert isinstance(self.index, list)
         self.value.append(value.detach().reshape(-1, self.columns).to(self.device, torch.float32))
         self.index.append(index.detach().to(self.device))
 

@@ -166,12 +166,14 @@ class AttentionClassifier(LightningModule):
         self._join_without_examples(self.test_metrics)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update the metrics."""
-        self._update_metrics(self.val_metrics, self(batch).logits, batch.target)
+        """Update the metrics; under DDP a batch may be empty."""
+        if len(batch):
+            self._update_metrics(self.val_metrics, self(batch).logits, batch.target)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update the metrics."""
-        self._update_metrics(self.test_metrics, self(batch).logits, batch.target)
+        """Update the metrics; under DDP a batch may be empty."""
+        if len(batch):
+            self._update_metrics(self.test_metrics, self(batch).logits, batch.target)
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val/*``."""
@@ -181,8 +183,10 @@ class AttentionClassifier(LightningModule):
         """Log ``test/*``."""
         self._log_metrics("test", self.test_metrics)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Row, probabilities ``(B, C)`` and attention ``(B, L)`` of each example."""
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
+        """Row, probabilities ``(B, C)`` and attention ``(B, L)`` of each example; None for an empty batch."""
+        if not len(batch):
+            return None
         output = self(batch)
         return {
             "index": batch.index,

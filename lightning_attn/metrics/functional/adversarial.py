@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_attn.attention.base import masked_softmax
+from lightning_attn.attention.softmax import masked_softmax
 from lightning_attn.gradients import differentiable
 from lightning_attn.metrics.functional.permutation import total_variation
 from lightning_attn.networks.base import AttentionNetwork
@@ -75,7 +75,7 @@ def adversarial_jsd(
             """Adversarial weights ``(B, K, L)`` and probabilities ``(B, K, C)``."""
             drawn = fixed + mass * masked_softmax(logits, allowed)
             answer = network.classify(values, drawn.flatten(0, 1), many)
-            return drawn, schema.probabilities(answer).unflatten(0, (-1, adversaries))
+            return drawn, schema.probabilities(answer).reshape(*drawn.shape[:2], -1)
 
         for _ in range(steps):
             drawn, found = weights()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 def entropy(attention: Tensor) -> Tensor:
     """Entropy ``-sum a ln a`` in nats, shape ``(B,)``, from weights ``(B, L)`` that are 0 on padding."""
-    return -(attention * attention.clamp(min=1e-38).log()).sum(dim=-1)
+    return (attention * -attention.clamp(min=1e-38).log()).sum(dim=-1)
 
 
 def effective_tokens(attention: Tensor) -> Tensor:

@@ -85,10 +85,8 @@ def predicted_evidence(scores: Tensor, evidence: Tensor, inner: Tensor, fraction
             the data set. None takes the text's own amount of evidence.
     """
     positive, known = known_evidence(evidence, inner)
-    if fraction is None:
-        count = positive.sum(dim=-1)
-    else:
-        count = (known.sum(dim=-1) * fraction).round().long().clamp(min=1)
+    own = positive.sum(dim=-1)
+    count = own if fraction is None else (known.sum(dim=-1) * fraction).round().long().clamp(min=1)
     order = scores.masked_fill(~known, -torch.inf).argsort(dim=-1, descending=True, stable=True)
     return (order.argsort(dim=-1) < count[:, None]) & known
 

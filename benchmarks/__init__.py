@@ -1,0 +1,1 @@
+"""Speed and evidence: runnable modules that print ratios or write tables. Not part of the distribution."""

@@ -1,0 +1,103 @@
+"""Experiments as cells: each finished cell is one JSON line, so that a killed run goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+from scipy import stats
+
+Cell = dict[str, Any]
+
+
+def key(cell: Cell) -> str:
+    """One string a cell, the same whatever the order of its entries."""
+    return json.dumps(cell, sort_keys=True)
+
+
+def finished(path: Path) -> dict[str, dict[str, float]]:
+    """Results by cell key; a last line that a killed run left half-written is left out and computed again."""
+    done: dict[str, dict[str, float]] = {}
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            done[key(row["cell"])] = row["result"]
+    return done
+
+
+def _start_worker(threads: int) -> None:
+    torch.set_num_threads(threads)
+
+
+def run_cells(cells: Sequence[Cell], function: Callable[[Cell], dict[str, float]], path: Path, workers: int) -> None:
+    """Compute the cells that ``path`` does not hold yet, each in a process, and append each result as it comes.
+
+    Args:
+        cells: Plain dictionaries; equal dictionaries are one cell.
+        function: A module-level function from a cell to figures.
+        path: JSON-lines file.
+        workers: Number of processes; each gets its share of the cores.
+    """
+    done = finished(path)
+    open_cells = [cell for cell in cells if key(cell) not in done]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    context = multiprocessing.get_context("spawn")
+    with (
+        Progress(*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()) as progress,
+        ProcessPoolExecutor(workers, context, _start_worker, (threads,)) as pool,
+    ):
+        bar = progress.add_task(path.stem, total=len(cells), completed=len(cells) - len(open_cells))
+        jobs = {pool.submit(_timed, function, cell): cell for cell in open_cells}
+        for job in as_completed(jobs):
+            with path.open("a") as file:
+                file.write(json.dumps({"cell": jobs[job], "result": job.result()}) + "\n")
+            progress.advance(bar)
+
+
+def _timed(function: Callable[[Cell], dict[str, float]], cell: Cell) -> dict[str, float]:
+    start = time.perf_counter()
+    result = function(cell)
+    return result | {"seconds": time.perf_counter() - start}
+
+
+def mean_and_deviation(values: Iterable[float], digits: int = 3) -> str:
+    """``mean ± standard deviation`` over seeds, without the leading zero."""
+    array = np.array([value for value in values if value is not None], dtype=float)
+    if not len(array):
+        return "-"
+    deviation = array.std(ddof=1) if len(array) > 1 else float("nan")
+    return f"{_short(array.mean(), digits)} ± {_short(deviation, digits)}"
+
+
+def paired_difference(values: Sequence[float], reference: Sequence[float], digits: int = 3) -> str:
+    """Mean difference over paired seeds with its 95 % Student interval; bold where the interval leaves out 0."""
+    difference = np.array(values, dtype=float) - np.array(reference, dtype=float)
+    error = difference.std(ddof=1) / len(difference) ** 0.5
+    half = error * stats.t.ppf(0.975, len(difference) - 1)
+    mean = difference.mean()
+    text = f"{mean:+.{digits}f} [{mean - half:+.{digits}f}, {mean + half:+.{digits}f}]"
+    return f"**{text}**" if abs(mean) > half else text
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, every row as long as the header."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _short(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.{digits}f}"

@@ -1,0 +1,59 @@
+"""Scores of importance: the base class `Attribution` and the names of the methods."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.types import Batch, InputError
+
+#: Attribution methods by the name that the command line knows.
+METHODS: dict[str, type[Attribution]] = {}
+
+
+def register(name: str) -> Callable[[type[Attribution]], type[Attribution]]:
+    """Class decorator that makes a method known under ``name``."""
+
+    def add(method: type[Attribution]) -> type[Attribution]:
+        METHODS[name] = method
+        return method
+
+    return add
+
+
+def get(name: str, **options: Any) -> Attribution:
+    """A method by name, with options for its constructor.
+
+    Raises:
+        InputError: There is no method of that name.
+    """
+    if name not in METHODS:
+        raise InputError(f"There is no attribution method {name!r}; the methods are {', '.join(sorted(METHODS))}.")
+    return METHODS[name](**options)
+
+
+class Attribution(ABC):
+    """A way to say how important each position was."""
+
+    def attribute(self, network: AttentionNetwork, batch: Batch, target: Tensor | None = None) -> Tensor:
+        """Score every position, in evaluation mode, under any of PyTorch's gradient modes.
+
+        Args:
+            network: Built network; parameters, their gradients and the modes of its modules stay as they are.
+            batch: B examples.
+            target: Class to explain, shape ``(B,)``; None means the predicted class.
+
+        Returns:
+            Shape ``(B, L)``, without gradient, 0 on padding and special positions. An example gets the same scores
+            alone and in a padded batch.
+        """
+        return torch.where(batch.inner, self.score(network, batch, target).detach(), 0.0)
+
+    @abstractmethod
+    def score(self, network: AttentionNetwork, batch: Batch, target: Tensor | None) -> Tensor:
+        """Scores, shape ``(B, L)``, anything on padding and special positions; arguments as in :meth:`attribute`."""

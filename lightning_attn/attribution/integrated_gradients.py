@@ -1,0 +1,50 @@
+"""Integrated gradients, by captum."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from captum.attr import IntegratedGradients as CaptumIntegratedGradients
+from torch import Tensor
+
+from lightning_attn.attribution.base import Attribution, register
+from lightning_attn.gradients import differentiable
+from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.types import Batch
+
+
+@register("integrated_gradients")
+class IntegratedGradients(Attribution):
+    """Gradient x embedding averaged on the straight path from zero embeddings, summed over the embedding.
+
+    The scores of a text add up to ``p(x) - p(zero embeddings)``, padding and specials included, up to the steps.
+    Source: Sundararajan, Taly and Yan, ICML 2017, https://arxiv.org/abs/1703.01365.
+
+    Args:
+        steps: Points on the path.
+        max_tokens: Bound on positions in one pass, padding included.
+    """
+
+    def __init__(self, steps: int = 50, max_tokens: int = 16384) -> None:
+        self.steps = steps
+        self.max_tokens = max_tokens
+
+    def score(self, network: AttentionNetwork, batch: Batch, target: Tensor | None) -> Tensor:
+        """See :meth:`Attribution.score`; signed."""
+        with differentiable(network, batch) as copy:
+            with torch.no_grad():
+                embeddings = network.embed(copy)
+                chosen = network(copy).logits.argmax(dim=-1) if target is None else target.clone()
+
+            def probability(points: Tensor, rows: Tensor) -> Tensor:
+                return network.schema.probabilities(network(copy.select(rows), embeddings=points).logits)
+
+            found = CaptumIntegratedGradients(probability).attribute(
+                embeddings,
+                target=chosen,
+                additional_forward_args=(torch.arange(len(copy), device=copy.device),),
+                n_steps=self.steps,
+                internal_batch_size=max(len(copy), self.max_tokens // max(1, embeddings.shape[1])),
+            )
+        return cast(Tensor, found).flatten(2).sum(dim=-1)

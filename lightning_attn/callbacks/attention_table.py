@@ -1,0 +1,232 @@
+"""The same few texts every epoch, highlighted by their attention: `AttentionTableCallback`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
+
+from lightning_attn.callbacks.media import Cell, Media, run_folder, show
+from lightning_attn.callbacks.sampling import ExampleSample
+from lightning_attn.callbacks.timing import measures_now, network_of
+from lightning_attn.data.corpus import CorpusDataModule
+from lightning_attn.evaluation import evaluating
+from lightning_attn.highlight import HighlightRow, HighlightSection, Score, highlight_page
+from lightning_attn.highlight import highlight_figure as draw
+from lightning_attn.types import Batch, DataSchema, InputError
+
+COLUMNS = ("moment", "example", "text", "label", "predicted", "probability", "largest weights")
+#: The figure has so many texts, each at so many epochs.
+_FIGURE_TEXTS, _FIGURE_EPOCHS = 4, 5
+
+
+@dataclass
+class View:
+    """One text at one moment, in plain values that travel between processes.
+
+    Attributes:
+        moment: ``epoch 3``, or ``validate`` or ``test`` of a network that is not being trained.
+        example: Row of the data set.
+        tokens: None on special tokens, which are not shown.
+        weights: Attention on each token.
+        label: Name of the true class or classes.
+        predicted: Name of the predicted class or classes.
+        probability: Of the most probable class.
+    """
+
+    moment: str
+    example: int
+    tokens: list[str | None]
+    weights: list[Score]
+    label: str
+    predicted: str
+    probability: float
+
+    @property
+    def text(self) -> str:
+        """The tokens as one string."""
+        return " ".join(token for token in self.tokens if token is not None)
+
+    @property
+    def caption(self) -> str:
+        """The moment, what the network answered, and whether that is right."""
+        return f"{self.moment}: {self.predicted} {self.probability:.2f} {'✓' if self.predicted == self.label else '✗'}"
+
+
+class AttentionTableCallback(Callback):
+    """Shows what the network attends to, epoch by epoch, on a few texts of the validation or test set.
+
+    The run folder gets one page, ``attention/val.html``, with each text at every measured epoch, and a picture of the
+    first few texts, ``attention/val.png``. W&B gets the highlighted texts of the epoch (``val/attention_html``) and a
+    table (``val/attention_table``), TensorBoard the picture. Works in fit, validate and test, for which the names
+    start with ``test``.
+
+    Args:
+        max_examples: Texts to show, at least 1.
+        every_n_epochs: Validation epochs from one look to the next; validate and test always look.
+        seed: Another seed, other texts.
+
+    Raises:
+        InputError: A number is below 1.
+    """
+
+    def __init__(self, max_examples: int = 8, every_n_epochs: int = 1, seed: int = 0) -> None:
+        for name, value in (("max_examples", max_examples), ("every_n_epochs", every_n_epochs)):
+            if value < 1:
+                raise InputError(f"AttentionTableCallback needs {name} of at least 1, not {value}.")
+        self.max_examples = max_examples
+        self.every_n_epochs = every_n_epochs
+        self.seed = seed
+        self._sample = ExampleSample(max_examples, seed)
+        self._history: dict[str, dict[int, dict[str, View]]] = {}
+
+    @property
+    def state_key(self) -> str:
+        """Two of them, with different texts, may be in one Trainer."""
+        return self._generate_state_key(max_examples=self.max_examples, seed=self.seed)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the texts of the last epoch."""
+        self._sample.clear()
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the chosen texts; of several loaders, those of the first."""
+        if measures_now(trainer, self.every_n_epochs) and dataloader_idx == 0:
+            self._sample.add(batch)
+
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write and log ``val``."""
+        self._show(trainer, pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write and log ``test``."""
+        self._show(trainer, pl_module, "test")
+
+    def _show(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not measures_now(trainer, self.every_n_epochs):
+            return
+        network = network_of(pl_module)
+        views: list[View] = []
+        for batch in self._sample.collected(trainer.strategy):
+            with torch.no_grad(), evaluating(network):
+                output = network(batch)
+            probabilities = network.schema.probabilities(output.logits)
+            views += _views(trainer, network.schema, batch, output.attention, probabilities)
+        views = sorted(_gathered(trainer, views), key=lambda view: view.example)
+        folder = run_folder(trainer)
+        if trainer.is_global_zero and views:
+            history = self._history.setdefault(stage, {})
+            for view in views:
+                history.setdefault(view.example, {})[view.moment] = view
+            show(trainer, folder, stage, "attention", _media(stage, history, views))
+
+
+def _views(trainer: Trainer, schema: DataSchema, batch: Batch, attention: Tensor, probabilities: Tensor) -> list[View]:
+    data = getattr(trainer, "datamodule", None)
+    state = trainer.state.fn
+    moment = f"epoch {trainer.current_epoch}" if state in (None, TrainerFn.FITTING) else state.value
+    views = []
+    for row in range(len(batch)):
+        valid, inner = batch.valid[row], batch.inner[row].tolist()
+        if batch.inputs.is_floating_point():
+            tokens = [str(position) for position in range(len(inner))]
+        elif isinstance(data, CorpusDataModule):
+            tokens = data.processor.tokens(batch.inputs[row].tolist())
+        else:
+            tokens = [str(token) for token in batch.inputs[row].tolist()]
+        length = int(valid.sum())
+        if schema.multi_label:
+            predicted, label = probabilities[row] >= 0.5, batch.target[row] > 0
+        else:
+            classes = torch.arange(schema.num_classes, device=batch.device)
+            predicted, label = classes == probabilities[row].argmax(), classes == batch.target[row]
+        views.append(
+            View(
+                moment=moment,
+                example=int(batch.index[row]),
+                tokens=[token if shown else None for token, shown in zip(tokens, inner, strict=True)][:length],
+                weights=list(attention[row, :length].tolist()),
+                label=_names(schema, label),
+                predicted=_names(schema, predicted),
+                probability=float(probabilities[row].max()),
+            )
+        )
+    return views
+
+
+def _names(schema: DataSchema, chosen: Tensor) -> str:
+    classes = chosen.nonzero().squeeze(-1).tolist()
+    return ", ".join(schema.class_names[number] if schema.class_names else str(number) for number in classes) or "none"
+
+
+def _gathered(trainer: Trainer, views: list[View]) -> list[View]:
+    """Those of all processes, on every process."""
+    if trainer.world_size == 1:
+        return views
+    parts: list[list[View]] = [[] for _ in range(trainer.world_size)]
+    torch.distributed.all_gather_object(parts, views)
+    return [view for part in parts for view in part]
+
+
+def _media(stage: str, history: dict[int, dict[str, View]], views: list[View]) -> Media:
+    """The page and the figure show all epochs, the rest the last one."""
+    shown = [list(history[view.example].values()) for view in views]
+    sections = [
+        HighlightSection(
+            f"Example {texts[0].example}: {texts[0].label}",
+            [HighlightRow(view.caption, view.tokens, view.weights) for view in texts],
+        )
+        for texts in shown
+    ]
+    note = "The deeper the colour, the larger the attention weight, relative to the largest of its text."
+    if sections:
+        sections[0].note = note
+    pictured = [
+        HighlightRow(view.caption, view.tokens, view.weights)
+        for texts in shown[:_FIGURE_TEXTS]
+        for view in _spread(texts, _FIGURE_EPOCHS)
+    ]
+    rows: list[list[Cell]] = [
+        [view.moment, view.example, view.text, view.label, view.predicted, view.probability, _largest(view)]
+        for view in views
+    ]
+    lines = [
+        HighlightSection(
+            f"Example {view.example}: {view.label}", [HighlightRow(view.caption, view.tokens, view.weights)]
+        )
+        for view in views
+    ]
+    title = "Attention on the validation set" if stage == "val" else "Attention on the test set"
+    return Media(highlight_page(title, sections), highlight_page(title, lines), COLUMNS, rows, draw(pictured))
+
+
+def _spread(views: list[View], count: int) -> list[View]:
+    """At most ``count`` of them, evenly spread, the first and the last among them."""
+    if len(views) <= count:
+        return views
+    return [views[round(place * (len(views) - 1) / (count - 1))] for place in range(count)]
+
+
+def _largest(view: View, count: int = 3) -> str:
+    pairs = [
+        (weight or 0.0, token) for token, weight in zip(view.tokens, view.weights, strict=True) if token is not None
+    ]
+    best = sorted(pairs, key=lambda pair: -pair[0])[:count]
+    return ", ".join(f"{token} {weight:.2f}" for weight, token in best)

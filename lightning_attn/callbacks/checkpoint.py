@@ -1,0 +1,149 @@
+"""The two checkpoints of a run: the best one, and the last one to go on from."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+
+from lightning_attn.run_folder import CHECKPOINTS
+
+
+class BestAndLastCheckpoint(Checkpoint):
+    """Keeps ``checkpoints/best.ckpt`` and ``checkpoints/last.ckpt`` in the run's folder.
+
+    ``last.ckpt`` is written at the end of every epoch and at no other time, so that a run that goes on from it ends
+    as one that was never stopped. ``best.ckpt`` is the one with the best ``monitor`` among the validations of the
+    mitigation's present phase: under random attention a network is another thing than with its own, and its loss
+    says nothing about what comes after (METHODS 2.4). Files are replaced in one move, so that a run killed while
+    writing leaves the old one whole. A run that is resumed in a new folder takes the best checkpoint along; the files
+    of the old run are only read.
+
+    Args:
+        monitor: Logged figure that decides which checkpoint is best.
+        mode: Whether ``min`` or ``max`` of it is best.
+
+    Attributes:
+        best_model_path: Of ``best.ckpt``; empty while there is none.
+        best_model_score: ``monitor`` of ``best.ckpt``; None while there is none.
+        last_model_path: Of ``last.ckpt``; empty while there is none.
+    """
+
+    def __init__(self, monitor: str = "val/loss", mode: Literal["min", "max"] = "min") -> None:
+        self.monitor = monitor
+        self.mode = mode
+        self.best_model_path = ""
+        self.best_model_score: float | None = None
+        self.last_model_path = ""
+        self._phase = ""
+        self._plateau: list[tuple[int, float]] = []
+        self._folder = Path()
+        self._inherited = ""
+
+    @property
+    def state_key(self) -> str:
+        """One state for each figure that is monitored."""
+        return self._generate_state_key(monitor=self.monitor, mode=self.mode)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the run's folder; it is the first process that knows it."""
+        self._folder = Path(trainer.log_dir or trainer.default_root_dir) / CHECKPOINTS
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over the best checkpoint of the run that this one goes on with, and the step that was due there."""
+        if self._inherited:
+            self._inherit(trainer)
+        # A plateau scheduler steps after the last hook of an epoch, and so after last.ckpt was written. Lightning does
+        # not make up for it (the other schedulers step before).
+        for number, value in self._plateau:
+            trainer.lr_scheduler_configs[number].scheduler.step(value)
+        self._plateau = []
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``best.ckpt`` if there was no better validation in this phase."""
+        if not self._saving(trainer) or self.monitor not in trainer.callback_metrics:
+            return
+        phase = str(getattr(getattr(pl_module, "mitigation", None), "phase", ""))
+        score = float(trainer.callback_metrics[self.monitor])
+        if math.isnan(score) or (phase == self._phase and not self._better(score)):
+            return
+        self._phase, self.best_model_score = phase, score
+        self.best_model_path = str(self._folder / "best.ckpt")
+        self._save(trainer, self.best_model_path)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``last.ckpt``."""
+        if self._saving(trainer):
+            self.last_model_path = str(self._folder / "last.ckpt")
+            self._save(trainer, self.last_model_path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Score, phase and path of the best checkpoint, and scheduler steps that are due. Plain values."""
+        return {
+            "best_model_path": self.best_model_path,
+            "best_model_score": self.best_model_score,
+            "phase": self._phase,
+            "plateau": self._plateau,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`; the file is taken over when training starts."""
+        self._inherited = state_dict["best_model_path"]
+        self.best_model_score = state_dict["best_model_score"]
+        self._phase = state_dict["phase"]
+        self._plateau = [tuple(step) for step in state_dict["plateau"]]
+
+    def _better(self, score: float) -> bool:
+        best = self.best_model_score
+        return best is None or (score < best if self.mode == "min" else score > best)
+
+    def _saving(self, trainer: Trainer) -> bool:
+        return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not trainer.fast_dev_run
+
+    def _save(self, trainer: Trainer, path: str) -> None:
+        self._plateau = _due_plateau_steps(trainer)
+        # Lightning writes into the temporary folder and moves the file here: a copy, if that is another file system.
+        unfinished = f"{path}.part"
+        trainer.save_checkpoint(unfinished, weights_only=False)
+        self._plateau = []
+        if trainer.is_global_zero:
+            Path(unfinished).replace(path)
+            for logger in trainer.loggers:
+                logger.after_save_checkpoint(self)  # type: ignore[arg-type]  # made for ModelCheckpoint alone
+
+    def _inherit(self, trainer: Trainer) -> None:
+        # The folder may have been moved as a whole since: then the best checkpoint lies beside the one resumed from.
+        beside = Path(trainer.ckpt_path or "").parent / Path(self._inherited).name
+        source = next((path for path in (Path(self._inherited), beside) if path.is_file()), None)
+        if source is None:
+            rank_zero_warn(f"The best checkpoint so far, {self._inherited}, is gone: the best one is sought anew.")
+            self.best_model_score = None
+        else:
+            target = self._folder / source.name
+            if trainer.is_global_zero and source.resolve() != target.resolve():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                unfinished = target.with_suffix(".part")
+                shutil.copyfile(source, unfinished)
+                unfinished.replace(target)
+            self.best_model_path = str(target)
+        self._inherited = ""
+
+
+def _due_plateau_steps(trainer: Trainer) -> list[tuple[int, float]]:
+    """Number of each plateau scheduler that will step at the end of this epoch, and the figure it will be given."""
+    if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        return []
+    return [
+        (number, float(trainer.callback_metrics[config.monitor]))
+        for number, config in enumerate(trainer.lr_scheduler_configs)
+        if config.reduce_on_plateau
+        and config.interval == "epoch"
+        and (trainer.current_epoch + 1) % config.frequency == 0
+        and config.monitor in trainer.callback_metrics
+    ]

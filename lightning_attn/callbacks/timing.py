@@ -1,0 +1,34 @@
+"""When callbacks measure, and on what."""
+
+from __future__ import annotations
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.trainer.states import TrainerFn
+
+from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.types import InputError
+
+
+def measures_now(trainer: Trainer, every_n_epochs: int) -> bool:
+    """Whether this evaluation is one to measure: each n-th epoch of fit, and always in validate and test.
+
+    Never during the sanity check: media logged there would look like those of epoch 0.
+    """
+    if trainer.sanity_checking:
+        return False
+    return trainer.state.fn != TrainerFn.FITTING or (trainer.current_epoch + 1) % every_n_epochs == 0
+
+
+def network_of(pl_module: LightningModule) -> AttentionNetwork:
+    """The network that ``pl_module`` trains.
+
+    Raises:
+        InputError: It has none.
+    """
+    network = getattr(pl_module, "network", None)
+    if not isinstance(network, AttentionNetwork):
+        raise InputError(
+            f"{type(pl_module).__name__} has no attribute `network` of type AttentionNetwork, which the attention "
+            "callbacks measure; use AttentionClassifier, or set self.network."
+        )
+    return network

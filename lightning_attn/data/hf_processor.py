@@ -1,0 +1,141 @@
+"""Any fast tokenizer of Hugging Face: `HuggingFaceProcessor`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+
+from lightning_attn.data.encoded import Array, Encoded, offsets_of
+from lightning_attn.data.files import digest
+from lightning_attn.data.processor import Text, TextProcessor
+from lightning_attn.types import InputError
+
+
+class HuggingFaceProcessor(TextProcessor):
+    """Subword tokens of a pretrained model.
+
+    A list of words is joined by spaces, so that a text gives the same tokens however it comes; each subword gets the
+    evidence of the word it ends in. A checkpoint stores the whole tokenizer and needs neither folder nor network.
+
+    Args:
+        name_or_path: Name of a model on the Hugging Face Hub, or folder with its tokenizer files.
+        max_length: Most tokens a text may have, special tokens included, at least 3; what is longer loses its end.
+    """
+
+    def __init__(self, name_or_path: str, max_length: int = 512) -> None:
+        super().__init__(max_length)
+        self.name_or_path = name_or_path
+        self._json = ""
+        self._special: dict[str, int | None] = {}
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of token ids, those of special tokens included."""
+        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+
+    @property
+    def pad_id(self) -> int:
+        """Token id of the padding token; 0 if the tokenizer has none: padding is never read."""
+        return self._special["pad"] or 0
+
+    @property
+    def replacement_id(self) -> int:
+        """Token id of the mask token, or of the unknown token, or of padding: the first that there is."""
+        for name in ("mask", "unk"):
+            if (found := self._special[name]) is not None:
+                return found
+        return self.pad_id
+
+    def fit(self, texts: Iterable[Text]) -> None:
+        """Load the tokenizer; it learns nothing from the texts.
+
+        Raises:
+            InputError: There is none, or it is not a fast one.
+        """
+        from transformers import AutoTokenizer  # takes seconds to import; a restored processor does without
+
+        try:
+            loaded = AutoTokenizer.from_pretrained(self.name_or_path)
+        except (OSError, ValueError, KeyError) as error:
+            reason = (str(error).splitlines() or [""])[0].rstrip(".")
+            raise InputError(f"There is no tokenizer to be loaded from {self.name_or_path!r} ({reason}).") from error
+        if not loaded.is_fast:
+            raise InputError(f"The tokenizer {self.name_or_path!r} has no fast version, which aligns tokens and words.")
+        special = {"pad": loaded.pad_token_id, "unk": loaded.unk_token_id, "mask": loaded.mask_token_id}
+        self._set(loaded.backend_tokenizer.to_str(), special)
+
+    def _set(self, json: str, special: dict[str, int | None]) -> None:
+        self._json = json
+        self._special = special
+        self._tokenizer = Tokenizer.from_str(json)
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(self.max_length)
+
+    def encode(self, texts: Sequence[Text]) -> Encoded:
+        """Token ids of N texts, flat, with the word that each token comes from."""
+        strings = [text if isinstance(text, str) else " ".join(text) for text in texts]
+        encodings = self._tokenizer.encode_batch(strings, add_special_tokens=True)
+        special = [np.asarray(encoding.special_tokens_mask, dtype=bool) for encoding in encodings]
+        words = [_words(text, encoding) for text, encoding in zip(texts, encodings, strict=True)]
+        return Encoded(
+            ids=np.concatenate([np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]),
+            offsets=offsets_of(len(mask) for mask in special),
+            special=np.concatenate(special),
+            words=np.where(np.concatenate(special), -1, np.concatenate(words)).astype(np.int32),
+            truncated=sum(bool(encoding.overflowing) for encoding in encodings),
+        )
+
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        """The subwords, as the tokenizer writes them in text where it can."""
+        chosen = list(ids)
+        shown = [self._tokenizer.decode([token], skip_special_tokens=False).strip() for token in chosen]
+        return [text or str(self._tokenizer.id_to_token(token)) for text, token in zip(shown, chosen, strict=True)]
+
+    def surface(self, text: Text) -> list[str]:
+        """The pieces of one text as it was written, one a token of ``encode([text])``."""
+        string = text if isinstance(text, str) else " ".join(text)
+        encoding = self._tokenizer.encode(string, add_special_tokens=True)
+        pieces = [string[first:last].strip() for first, last in encoding.offsets]
+        return [piece or token for piece, token in zip(pieces, encoding.tokens, strict=True)]
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments; and the content of the tokenizer files, if they are in a folder."""
+        folder = Path(self.name_or_path).expanduser()
+        kinds = (".json", ".txt", ".model")  # of tokenizer files; the weights of the model do not matter
+        files = [file for file in sorted(folder.iterdir()) if file.suffix in kinds] if folder.is_dir() else []
+        return {
+            "type": type(self).__name__,
+            "name_or_path": self.name_or_path,
+            "max_length": self.max_length,
+            "files": [[file.name, digest(file)] for file in files],
+        }
+
+    def state(self) -> dict[str, Any]:
+        """The arguments, the whole tokenizer as JSON, and the ids of its special tokens."""
+        return {
+            "type": type(self).__name__,
+            "name_or_path": self.name_or_path,
+            "max_length": self.max_length,
+            "tokenizer": self._json,
+            "special": self._special,
+        }
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> HuggingFaceProcessor:
+        """The fitted processor that :meth:`state` described."""
+        processor = cls(state["name_or_path"], state["max_length"])
+        processor._set(state["tokenizer"], dict(state["special"]))
+        return processor
+
+
+def _words(text: Text, encoding: Encoding) -> Array:
+    """The word of each token: the one that holds its last character, because some tokens begin with the space."""
+    if isinstance(text, str):
+        return np.array([-1 if word is None else word for word in encoding.word_ids], dtype=np.int64)
+    starts = offsets_of(len(word) + 1 for word in text)[:-1]
+    last = np.array([last for _, last in encoding.offsets], dtype=np.int64) - 1
+    return np.searchsorted(starts - 1, last, side="right") - 1  # the space before a word counts to it

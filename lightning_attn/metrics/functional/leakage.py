@@ -1,0 +1,177 @@
+"""Label information in the attention weights alone, read by a small cross-fitted probe, in bits."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from lightning_attn.metrics.functional.concentration import entropy
+
+_BINS, _EDGE, _PROFILE = 10, 4, 8
+#: Numbers :func:`attention_features` makes of an example; the first two describe its length alone.
+FEATURES = 2 + 6 + _BINS + 2 * _EDGE + _PROFILE
+LENGTH_FEATURES = 2
+#: Inverse penalties of the probe, from hardly any information to nearly free.
+_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+Array = NDArray[np.float64]
+
+
+def attention_features(attention: Tensor, inner: Tensor) -> Tensor:
+    """What the probe reads of an attention vector: nothing of the text.
+
+    Length; entropy, peak, spread and place; mass in ten tenths of the text and at its first and last four positions;
+    the largest weights in order.
+
+    Args:
+        attention: Shape ``(B, L)``.
+        inner: ``Batch.inner``, shape ``(B, L)``.
+
+    Returns:
+        Shape ``(B, FEATURES)``, float32; padding does not change it.
+    """
+    weights = (attention * inner).float()
+    n = inner.sum(dim=-1, keepdim=True)
+    size = n.clamp(min=1).float()
+    rank = (inner.cumsum(dim=-1) - 1).clamp(min=0)
+    place = (rank + 0.5) / size * inner
+    mean = (weights * place).sum(dim=-1, keepdim=True)
+    spread = (weights * (place - mean).square()).sum(dim=-1, keepdim=True)
+    uncertainty = entropy(weights)[:, None]
+    peak, where = weights.max(dim=-1, keepdim=True)
+    tenth = (place * _BINS).long().clamp(max=_BINS - 1)
+    bins = weights.new_zeros(len(weights), _BINS).scatter_add(-1, tenth, weights)
+    at = [(weights * (end == step)).sum(dim=-1) for end in (rank, n - 1 - rank) for step in range(_EDGE)]
+    top = weights.topk(min(_PROFILE, weights.shape[-1]), dim=-1).values
+    profile = torch.nn.functional.pad(top, (0, _PROFILE - top.shape[-1]))
+    summary = [uncertainty, uncertainty.exp() / size, peak, place.gather(-1, where), mean, spread.clamp(min=0).sqrt()]
+    return torch.cat([size.log(), 1 / size, *summary, bins, torch.stack(at, dim=-1), profile], dim=-1)
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """What a probe found; every number NaN if ``reason`` says why nothing could be found.
+
+    Attributes:
+        leaked_bits: ``(H(Y) - NLL) / ln 2`` on held-out examples; about 0 if the attention says nothing about the
+            label, somewhat below if the probe overfits. A lower bound on what the attention tells.
+        low: Lower end of the 95 % bootstrap interval of ``leaked_bits``.
+        high: Upper end.
+        length_bits: The same from the length of the text alone: a mask of that length cannot tell less.
+        mask_only_accuracy: Accuracy of the probe, held out.
+        fano_bits: Bits that such an accuracy implies by Fano's inequality.
+        count: Examples used.
+        reason: Empty, or why there is no result.
+    """
+
+    leaked_bits: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    length_bits: float = math.nan
+    mask_only_accuracy: float = math.nan
+    fano_bits: float = math.nan
+    count: int = 0
+    reason: str = ""
+
+
+def leaked_bits(features: Array, target: NDArray[np.int64], folds: int = 5, seed: int = 0) -> Leakage:
+    """Bits about the label that a regularised logistic regression reads from attention features.
+
+    Each example is predicted by a probe that was not fitted on it. The penalty is chosen inside the fitting part, and
+    the strongest one predicts the label frequencies: attention that says nothing gives about 0 bits.
+
+    Args:
+        features: From :func:`attention_features`, shape ``(N, FEATURES)``.
+        target: Class indices, shape ``(N,)``. Classes with fewer than two examples in each fold are left out.
+        folds: Parts of the data, at least 2.
+        seed: Of the parts and the bootstrap.
+
+    Returns:
+        The result; the same input gives the same result.
+    """
+    classes, counts = np.unique(target, return_counts=True)
+    usable = classes[counts >= 2 * folds]
+    if len(usable) < 2:
+        return Leakage(
+            count=len(target), reason=f"Fewer than two classes have {2 * folds} examples, which {folds} folds need."
+        )
+    chosen = np.isin(target, usable)
+    features, target = features[chosen], np.searchsorted(usable, target[chosen])
+    prior = np.bincount(target) / len(target)
+    surprise = -np.log(prior[target])
+
+    held_out = _held_out(features, target, folds, seed)
+    gain = (surprise + np.log(held_out[np.arange(len(target)), target])) / math.log(2)
+    by_length = _held_out(features[:, :LENGTH_FEATURES], target, folds, seed)
+    length_gain = (surprise + np.log(by_length[np.arange(len(target)), target])) / math.log(2)
+    draws = np.random.default_rng(seed).integers(len(gain), size=(1000, len(gain)))
+    low, high = np.quantile(gain[draws].mean(axis=1), [0.025, 0.975])
+    accuracy = float((held_out.argmax(axis=1) == target).mean())
+    return Leakage(
+        leaked_bits=float(gain.mean()),
+        low=float(low),
+        high=float(high),
+        length_bits=float(length_gain.mean()),
+        mask_only_accuracy=accuracy,
+        fano_bits=fano_bits(prior, accuracy),
+        count=len(target),
+    )
+
+
+def fano_bits(prior: Array, accuracy: float) -> float:
+    """Least information, in bits, that a predictor of this accuracy can have about a label.
+
+    Args:
+        prior: Class frequencies, shape ``(C,)``, sum 1.
+        accuracy: In [0, 1].
+
+    Returns:
+        ``H(Y) - H_b(e) - e log2(C - 1)`` with ``e = 1 - accuracy``; negative where it says nothing.
+    """
+    error = 1 - accuracy
+    binary = -sum(p * math.log2(p) for p in (error, accuracy) if p > 0)
+    entropy_bits = -float((prior[prior > 0] * np.log2(prior[prior > 0])).sum())
+    return entropy_bits - binary - error * math.log2(max(1, len(prior) - 1))
+
+
+def _held_out(features: Array, target: NDArray[np.int64], folds: int, seed: int) -> Array:
+    """Class probabilities ``(N, C)`` of each example by a probe that did not see it."""
+    found = np.empty((len(target), int(target.max()) + 1))
+    for fit, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, target):
+        penalty = _best_penalty(features[fit], target[fit], seed)
+        found[test] = _predict(features[fit], target[fit], features[test], penalty)
+    return found
+
+
+def _best_penalty(features: Array, target: NDArray[np.int64], seed: int) -> float | None:
+    """The penalty with the least held-out loss in the fitting part; None if the label frequencies predict better."""
+    losses = np.zeros(len(_PENALTIES) + 1)
+    for fit, test in StratifiedKFold(3, shuffle=True, random_state=seed).split(features, target):
+        for column, penalty in enumerate((None, *_PENALTIES)):
+            found = _predict(features[fit], target[fit], features[test], penalty)
+            losses[column] -= np.log(found[np.arange(len(test)), target[test]]).sum()
+    return (None, *_PENALTIES)[int(losses.argmin())]
+
+
+def _predict(fit: Array, target: NDArray[np.int64], test: Array, penalty: float | None) -> Array:
+    """Class probabilities of ``test``, mixed with a little of the frequencies so that no logarithm is infinite."""
+    prior = np.bincount(target) / len(target)
+    if penalty is None:
+        return np.broadcast_to(prior, (len(test), len(prior)))
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=200))
+    with warnings.catch_warnings():
+        # A probe that has not converged is a somewhat worse lower bound, not an error.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = probe.fit(fit, target).predict_proba(test)
+    return np.asarray(0.99 * found + 0.01 * prior)

@@ -1,0 +1,250 @@
+"""All per-example measures of a batch from one forward pass, one gradient pass and one perturbation sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lightning_attn.evaluation import evaluating
+from lightning_attn.gradients import EmbeddingGradient, embedding_gradient
+from lightning_attn.metrics.functional.adversarial import adversarial_jsd
+from lightning_attn.metrics.functional.concentration import effective_tokens, entropy, max_attention, special_mass
+from lightning_attn.metrics.functional.erasure import aopc, comprehensiveness, explained, log_odds, sufficiency
+from lightning_attn.metrics.functional.kendall import KendallTau, kendall_tau, merge_close
+from lightning_attn.metrics.functional.permutation import permutation_tvd
+from lightning_attn.metrics.functional.plausibility import auprc, auroc, span_matches, token_f1
+from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.perturbation import (
+    Fractions,
+    Perturbation,
+    Steps,
+    leave_one_out,
+    output_change,
+    sweep,
+    top_k_kept,
+    top_k_removed,
+)
+from lightning_attn.randomness import uniform
+from lightning_attn.types import AttentionOutput, Batch, InputError
+
+#: Below this share of the largest score (for probabilities: below this) differences are rounding noise.
+_NOISE = 1e-6
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a suite measures.
+
+    Attributes:
+        perturbation: What happens to removed tokens; None means ``Delete()``.
+        max_tokens: See :func:`lightning_attn.perturbation.probabilities`.
+        attention_fixed: See :func:`lightning_attn.gradients.embedding_gradient`.
+        permutations: See :func:`permutation_tvd`.
+        adversaries: See :func:`adversarial_jsd`.
+        adversary_steps: See :func:`adversarial_jsd`.
+        evidence_fraction: See :func:`token_f1`.
+        level: p-value up to which a tau counts as significant.
+        seed: Of permutations, adversaries and random rankings, together with ``Batch.index``.
+    """
+
+    perturbation: Perturbation | None = None
+    max_tokens: int = 16384
+    attention_fixed: bool = True
+    permutations: int = 100
+    adversaries: int = 5
+    adversary_steps: int = 500
+    evidence_fraction: float | None = None
+    level: float = 0.05
+    seed: int = 0
+
+
+class Measurement:
+    """A batch under measurement: each pass runs when something first asks for it, and once.
+
+    Args:
+        network: Built network.
+        batch: B examples.
+        settings: How to measure.
+        names: Every measure that will be asked for: it decides what the one sweep and the forward pass must provide.
+    """
+
+    def __init__(self, network: AttentionNetwork, batch: Batch, settings: Settings, names: Sequence[str]) -> None:
+        self.network = network
+        self.batch = batch
+        self.settings = settings
+        self.names = tuple(names)
+
+    @cached_property
+    def gradient(self) -> EmbeddingGradient:
+        """The gradient pass."""
+        return embedding_gradient(self.network, self.batch, attention_fixed=self.settings.attention_fixed)
+
+    @cached_property
+    def output(self) -> AttentionOutput:
+        """The forward pass, that of the gradient where one is needed anyway."""
+        if any("kendall_gradient" in name for name in self.names):
+            return self.gradient.output
+        with torch.no_grad(), evaluating(self.network):
+            return self.network(self.batch)  # type: ignore[no-any-return]
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """Class probabilities of the unperturbed batch, shape ``(B, C)``."""
+        return self.network.schema.probabilities(self.output.logits.float())
+
+    @cached_property
+    def target(self) -> Tensor:
+        """The explained class: the predicted one, kept for all perturbations, shape ``(B,)``."""
+        return self.output.logits.argmax(dim=-1)
+
+    @cached_property
+    def p_full(self) -> Tensor:
+        """Probability of the explained class, shape ``(B,)``; NaN for texts of fewer than two tokens."""
+        p = self.probabilities.gather(-1, self.target[:, None]).squeeze(-1)
+        return p.masked_fill(self.batch.inner.sum(dim=-1) < 2, torch.nan)
+
+    @cached_property
+    def attention(self) -> Tensor:
+        """Attention with rounding noise merged: for ranking only, shape ``(B, L)``."""
+        return self.denoised(self.output.attention, _NOISE * self.output.attention.amax(dim=-1, keepdim=True))
+
+    def denoised(self, scores: Tensor, tolerance: Tensor | float) -> Tensor:
+        """Scores for ranking in which differences of rounding noise are ties."""
+        return merge_close(scores, self.batch.inner, tolerance)
+
+    @cached_property
+    def swept(self) -> dict[str, Tensor]:
+        """The sweep: by request, probabilities ``(B, V, C)``."""
+        requests: dict[str, Tensor] = {}
+        if any("kendall_loo" in name for name in self.names):
+            requests["loo"] = leave_one_out(self.batch)
+        rankings = {
+            "": self.attention,
+            "_random": uniform(self.batch.index, self.batch.valid.shape[1], self.settings.seed),
+        }
+        for suffix, ranking in rankings.items():
+            if self._asks("comprehensiveness" + suffix):
+                requests["without" + suffix] = top_k_removed(ranking, self.batch, Fractions().counts(self.batch))
+            if self._asks("sufficiency" + suffix):
+                requests["only" + suffix] = top_k_kept(ranking, self.batch, Fractions().counts(self.batch))
+            if self._asks("aopc" + suffix) or self._asks("log_odds" + suffix):
+                requests["curve" + suffix] = top_k_removed(ranking, self.batch, Steps().counts(self.batch))
+        settings = self.settings
+        return sweep(
+            self.network, self.batch, requests, settings.perturbation, settings.max_tokens, full=self.probabilities
+        )
+
+    def _asks(self, measure: str) -> bool:
+        return f"faithfulness/{measure}" in self.names
+
+    def perturbed(self, request: str) -> Tensor:
+        """Probability of the explained class under a request, shape ``(B, V)``."""
+        return explained(self.swept[request], self.target)
+
+    @cached_property
+    def tau_gradient(self) -> KendallTau:
+        """Attention against gradient x embedding."""
+        found = self.gradient
+        scores = (found.gradient * found.embeddings).flatten(2).sum(dim=-1).abs()
+        scores = self.denoised(scores, _NOISE * scores.amax(dim=-1, keepdim=True))
+        return kendall_tau(self.attention, scores, self.batch.inner)
+
+    @cached_property
+    def tau_loo(self) -> KendallTau:
+        """Attention against leave-one-out."""
+        change = output_change(self.probabilities, self.swept["loo"])
+        return kendall_tau(self.attention, self.denoised(change, _NOISE), self.batch.inner)
+
+    @property
+    def evidence(self) -> Tensor:
+        """The evidence, all unknown if the data have none, shape ``(B, L)``."""
+        if self.batch.evidence is None:
+            return torch.full_like(self.output.attention, torch.nan)
+        return self.batch.evidence
+
+    def significant(self, tau: KendallTau) -> Tensor:
+        """1 where the tau is significant, 0 where not, NaN where undefined, shape ``(B,)``."""
+        return (tau.p_value <= self.settings.level).double().masked_fill(tau.p_value.isnan(), torch.nan)
+
+
+def _erasure(suffix: str) -> dict[str, Callable[[Measurement], Tensor]]:
+    return {
+        "faithfulness/comprehensiveness" + suffix: lambda m: comprehensiveness(
+            m.p_full, m.perturbed("without" + suffix)
+        ),
+        "faithfulness/sufficiency" + suffix: lambda m: sufficiency(m.p_full, m.perturbed("only" + suffix)),
+        "faithfulness/aopc" + suffix: lambda m: aopc(m.p_full, m.perturbed("curve" + suffix)),
+        "faithfulness/log_odds" + suffix: lambda m: log_odds(m.p_full, m.perturbed("curve" + suffix)),
+    }
+
+
+#: Every measure by the name it is logged under, less the split; each gives one value an example, NaN where undefined.
+#: The two ``iou_`` parts go into one ``IOUF1``, because the F1 of means is not a mean.
+MEASURES: dict[str, Callable[[Measurement], Tensor]] = {
+    "faithfulness/kendall_gradient": lambda m: m.tau_gradient.tau,
+    "faithfulness/kendall_gradient_significant": lambda m: m.significant(m.tau_gradient),
+    "faithfulness/kendall_loo": lambda m: m.tau_loo.tau,
+    "faithfulness/kendall_loo_significant": lambda m: m.significant(m.tau_loo),
+    **_erasure(""),
+    **_erasure("_random"),
+    "faithfulness/permutation_tvd": lambda m: permutation_tvd(
+        m.network, m.output, m.batch, m.settings.permutations, m.settings.seed
+    ),
+    "faithfulness/adversarial_jsd": lambda m: adversarial_jsd(
+        m.network, m.output, m.batch, m.settings.adversaries, m.settings.adversary_steps, m.settings.seed
+    ),
+    "attention/entropy": lambda m: entropy(m.output.attention),
+    "attention/effective_tokens": lambda m: effective_tokens(m.output.attention),
+    "attention/max": lambda m: max_attention(m.output.attention),
+    "attention/special_mass": lambda m: special_mass(m.output.attention, m.batch.special),
+    "plausibility/auprc": lambda m: auprc(m.output.attention, m.evidence, m.batch.inner),
+    "plausibility/auroc": lambda m: auroc(m.output.attention, m.evidence, m.batch.inner),
+    "plausibility/token_f1": lambda m: token_f1(
+        m.output.attention, m.evidence, m.batch.inner, m.settings.evidence_fraction
+    ),
+    "plausibility/iou_precision": lambda m: span_matches(
+        m.output.attention, m.evidence, m.batch.inner, m.settings.evidence_fraction
+    )[0],
+    "plausibility/iou_recall": lambda m: span_matches(
+        m.output.attention, m.evidence, m.batch.inner, m.settings.evidence_fraction
+    )[1],
+}
+
+#: What is measured by default: all but what costs much more (adversaries) or only serves as a control (random ranking).
+DEFAULT_MEASURES: tuple[str, ...] = tuple(
+    name for name in MEASURES if name != "faithfulness/adversarial_jsd" and not name.endswith("_random")
+)
+
+
+def measure(
+    network: AttentionNetwork,
+    batch: Batch,
+    names: Sequence[str] = DEFAULT_MEASURES,
+    settings: Settings | None = None,
+) -> tuple[dict[str, Tensor], AttentionOutput]:
+    """Measure a batch: one forward pass, one gradient pass and one sweep, however many measures are named.
+
+    Works inside any Lightning hook, in evaluation mode whatever mode the network is in.
+
+    Args:
+        network: Built network.
+        batch: B examples.
+        names: Keys of :data:`MEASURES`.
+        settings: None means ``Settings()``.
+
+    Returns:
+        By name, one value an example, shape ``(B,)``, NaN where undefined: feed each to an ``ExampleMean`` with
+        ``batch.index``. And what the network computed, for attention-based metrics of other kinds.
+
+    Raises:
+        InputError: A name is unknown.
+    """
+    if unknown := [name for name in names if name not in MEASURES]:
+        raise InputError(f"There is no measure {unknown[0]!r}; the measures are {', '.join(MEASURES)}.")
+    measurement = Measurement(network, batch, settings or Settings(), names)
+    with torch.no_grad(), evaluating(network):
+        return {name: MEASURES[name](measurement) for name in names}, measurement.output

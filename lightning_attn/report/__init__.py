@@ -1,0 +1,1 @@
+"""Pages and figures from runs and checkpoints."""

@@ -1,0 +1,136 @@
+"""The page of ``lightning explain``: prediction, and tokens coloured by every method, in one file without a network."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lightning_attn.highlight import NEGATIVE, POSITIVE, highlight_html
+
+if TYPE_CHECKING:  # explain.py makes what is drawn here
+    from lightning_attn.explain import Explanation
+
+#: What a method is called on the page, and what its scores say.
+TITLES = {
+    "attention": ("Attention", "the weight that the network gave the token"),
+    "gradient": ("Gradient × input", "how strongly the prediction reacts to the token, to first order"),
+    "occlusion": ("Leave-one-out", "how much the prediction changes when the token is deleted"),
+}
+
+_STYLE = """
+:root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --ink: #1c2430; --faint: #667080; --line: #dfe3e8;
+  --bar: #8b98a9; --win: #2f6fdb; }
+@media (prefers-color-scheme: dark) { :root { --page: #14171c; --card: #1d2229; --ink: #e8ebef; --faint: #97a1ae;
+  --line: #323943; --bar: #5f6b7a; --win: #6b9df2; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
+main { max-width: 76em; margin: 0 auto; padding: 2em 1.2em 4em; }
+h1 { font-size: 1.5em; margin: 0 0 .2em; }
+.faint { color: var(--faint); font-size: .87em; }
+.controls { position: sticky; top: 0; background: var(--page); padding: .8em 0; display: flex; flex-wrap: wrap;
+  gap: .4em 1.4em; align-items: center; z-index: 1; }
+.controls label { cursor: pointer; }
+.scale { display: inline-block; width: 7em; height: .8em; border-radius: .3em; vertical-align: middle; margin: 0 .4em; }
+article { background: var(--card); border: 1px solid var(--line); border-radius: .7em; padding: 1.1em 1.3em;
+  margin: 0 0 1.2em; }
+.verdict { display: flex; flex-wrap: wrap; gap: .5em 2.5em; align-items: flex-start; margin-bottom: .9em; }
+.verdict h2 { font-size: 1.2em; margin: 0; min-width: 9em; overflow-wrap: anywhere; }
+.classes { flex: 1 1 20em; display: grid; grid-template-columns: minmax(4em, auto) 1fr 3.6em; gap: .15em .8em;
+  align-items: center; font-size: .9em; }
+.classes > span { overflow-wrap: anywhere; }
+.track { background: var(--line); border-radius: .4em; height: .7em; overflow: hidden; }
+.fill { background: var(--bar); height: 100%; }
+.fill.win { background: var(--win); }
+.number { text-align: right; font-variant-numeric: tabular-nums; }
+.methods { display: grid; grid-template-columns: repeat(auto-fit, minmax(17em, 1fr)); gap: 1em 1.6em; }
+.methods h3 { font-size: .87em; font-weight: 600; color: var(--faint); margin: 0 0 .3em; }
+.tokens { line-height: 2; overflow-wrap: anywhere; }
+.tokens span { border-radius: .25em; padding: .12em .18em; cursor: default; }
+.tokens span.same { outline: 2px solid var(--ink); }
+"""
+
+# Switches methods on and off, and marks the token under the pointer under every method of its text.
+_SCRIPT = """
+document.querySelectorAll('.controls input').forEach(function (box) {
+  box.addEventListener('change', function () {
+    document.querySelectorAll('.methods > section').forEach(function (part) {
+      if (part.dataset.method === box.value) part.hidden = !box.checked;
+    });
+  });
+});
+document.querySelectorAll('.methods').forEach(function (methods) {
+  function mark(event, on) {
+    if (!event.target.parentNode.classList.contains('tokens')) return;
+    var place = Array.prototype.indexOf.call(event.target.parentNode.children, event.target);
+    methods.querySelectorAll('.tokens').forEach(function (tokens) {
+      if (tokens.children[place]) tokens.children[place].classList.toggle('same', on);
+    });
+  }
+  methods.addEventListener('mouseover', function (event) { mark(event, true); });
+  methods.addEventListener('mouseout', function (event) { mark(event, false); });
+});
+"""
+
+
+def explain_page(explanations: Sequence[Explanation], source: str) -> str:
+    """A page to show to somebody: needs no network, follows the reader's light or dark scheme.
+
+    Args:
+        explanations: All explained by the same methods.
+        source: What explained them, such as the path of the checkpoint; plain text.
+
+    Returns:
+        A complete HTML document; everything in it that came from texts or class names is escaped.
+    """
+    methods = list(explanations[0].scores) if explanations else []
+    switches = "\n".join(
+        f'<label title="{html.escape(_title(method)[1])}"><input type="checkbox" checked value="{html.escape(method)}"> '
+        f"{html.escape(_title(method)[0])}</label>"
+        for method in methods
+    )
+    signed = any(score < 0 for item in explanations for scores in item.scores.values() for score in scores)
+    legend = _scale(POSITIVE, "little", "much") + (_scale(NEGATIVE, "little", "much, against it") if signed else "")
+    cards = "\n".join(_card(item) for item in explanations)
+    count = "1 text" if len(explanations) == 1 else f"{len(explanations):,} texts"
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><title>What the classifier looked at</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>
+<body><main>
+<h1>What the classifier looked at</h1>
+<div class="faint">{count}, explained by {html.escape(source)}. The deeper the colour, the larger the token's share;
+every method is coloured relative to its own largest value in the text. Point at a token for its value.</div>
+<div class="controls">{switches}<span class="faint">{legend}</span></div>
+{cards}
+</main><script>{_SCRIPT}</script></body>
+</html>
+"""
+
+
+def _card(item: Explanation) -> str:
+    ranked = sorted(item.probabilities.items(), key=lambda pair: -pair[1])
+    classes = "\n".join(
+        f'<span>{html.escape(name)}</span><div class="track"><div class="fill{" win" if name == item.prediction else ""}" '
+        f'style="width:{100 * probability:.1f}%"></div></div><span class="number">{100 * probability:.1f} %</span>'
+        for name, probability in ranked
+    )
+    methods = "\n".join(
+        f'<section data-method="{html.escape(method)}"><h3 title="{html.escape(_title(method)[1])}">'
+        f'{html.escape(_title(method)[0])}</h3><div class="tokens">{highlight_html(item.tokens, scores)}</div></section>'
+        for method, scores in item.scores.items()
+    )
+    return (
+        f'<article><div class="verdict"><h2>{html.escape(item.prediction)}</h2><div class="classes">{classes}</div></div>'
+        f'<div class="methods">{methods}</div></article>'
+    )
+
+
+def _title(method: str) -> tuple[str, str]:
+    return TITLES.get(method, (method.replace("_", " "), ""))
+
+
+def _scale(colour: tuple[int, int, int], low: str, high: str) -> str:
+    red, green, blue = colour
+    gradient = f"linear-gradient(90deg, rgba({red},{green},{blue},0), rgba({red},{green},{blue},.75))"
+    return f'{low}<span class="scale" style="background:{gradient}"></span>{high} '

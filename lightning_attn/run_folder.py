@@ -1,0 +1,57 @@
+"""A run's folder: a new one for every run, made by one process and known to all."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from lightning_attn.types import InputError
+
+CONFIG = "config.yaml"
+METRICS = "metrics.csv"
+CHECKPOINTS = "checkpoints"
+PREDICTIONS = "predictions.jsonl"
+
+
+def new_run_folder(root: str | Path, name: str) -> Path:
+    """Make ``ROOT/TIMESTAMP-NAME``, with ``-2``, ``-3`` ... behind it if runs start in the same second.
+
+    Args:
+        root: Where runs are kept; made if it is not there.
+        name: What the run is about, such as the name of its configuration.
+
+    Returns:
+        The new, empty folder, absolute.
+
+    Raises:
+        InputError: The folder cannot be made, or nothing can be written into it.
+    """
+    root = Path(root).expanduser().absolute()
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            folder = root / (stem if number == 1 else f"{stem}-{number}")
+            try:
+                folder.mkdir()  # fails if another run was quicker: the folder is ours alone
+            except FileExistsError:
+                number += 1
+            else:
+                return folder
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(
+            f"The run folder cannot be made in {root}: {reason}; choose another place with --trainer.default_root_dir."
+        ) from error
+
+
+def is_first_process() -> bool:
+    """Whether this process has global rank 0, as far as the environment tells before processes know each other."""
+    # The order in which Lightning reads them: a process on another machine may have the local rank 0.
+    for variables in (("RANK",), ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK"), ("SLURM_PROCID",)):
+        ranks = [int(os.environ[name]) for name in variables if name in os.environ]
+        if ranks:
+            return max(ranks) == 0
+    return True

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lightning_attn.attribution import METHODS, get
+from lightning_attn.types import InputError
+from tests.toys import alone, toy_batch, toy_network
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+class TestEveryMethod:
+    def test_padding_and_specials_score_zero(self, name):
+        batch = toy_batch(special=True, pad_to=15)
+        scores = get(name).attribute(toy_network(), batch)
+        assert scores.shape == batch.valid.shape
+        assert not scores[~batch.inner].any()
+        assert scores[batch.inner].abs().sum() > 0
+
+    def test_an_example_scores_the_same_alone_and_in_a_batch(self, name):
+        batch, network = toy_batch(special=True, pad_to=15), toy_network()
+        together = get(name).attribute(network, batch)
+        for row in range(len(batch)):
+            single = get(name).attribute(network, alone(batch, row))
+            torch.testing.assert_close(together[row, : single.shape[1]], single[0], atol=1e-5, rtol=0)
+
+    def test_works_in_inference_mode_and_leaves_no_trace(self, name):
+        network = toy_network()
+        expected = get(name).attribute(network, toy_batch())
+        network.train()
+        with torch.inference_mode():
+            found = get(name).attribute(network, toy_batch())
+        torch.testing.assert_close(found.clone(), expected, atol=1e-6, rtol=0)
+        assert network.training
+        assert all(parameter.grad is None for parameter in network.parameters())
+        assert not found.requires_grad
+
+    def test_the_default_class_is_the_predicted_one(self, name):
+        batch, network = toy_batch(classes=3), toy_network(classes=3)
+        predicted = network(batch).logits.argmax(-1)
+        torch.testing.assert_close(
+            get(name).attribute(network, batch, predicted), get(name).attribute(network, batch), atol=1e-6, rtol=0
+        )
+
+    def test_a_multi_label_network_is_explained_too(self, name):
+        batch = toy_batch(classes=3, multi_label=True)
+        scores = get(name).attribute(toy_network(classes=3, multi_label=True), batch)
+        assert scores.isfinite().all()
+
+
+def test_an_unknown_name_is_answered_with_the_names_that_exist():
+    with pytest.raises(InputError, match=r"no attribution method 'shap'.*attention.*gradient.*occlusion"):
+        get("shap")

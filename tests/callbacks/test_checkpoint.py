@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_attn.callbacks.checkpoint import BestAndLastCheckpoint
+
+
+class Phased:
+    """Stands in for a mitigation that changes its phase after two epochs."""
+
+    def __init__(self, module: LightningModule) -> None:
+        self.module = module
+
+    @property
+    def phase(self) -> str:
+        return "random" if self.module.current_epoch < 2 else "learn"
+
+
+class Scripted(LightningModule):
+    """Its validation loss is given, epoch by epoch."""
+
+    def __init__(self, losses: list[float]) -> None:
+        super().__init__()
+        self.losses = losses
+        self.layer = nn.Linear(1, 1)
+        self.mitigation = Phased(self)
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        return self.layer(batch[0]).mean()
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self.log("val/loss", self.losses[self.current_epoch])
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def fit(folder: Path, losses: list[float], **kwargs: Any) -> tuple[BestAndLastCheckpoint, Trainer]:
+    callback = BestAndLastCheckpoint(**kwargs)
+    trainer = Trainer(
+        max_epochs=len(losses),
+        default_root_dir=folder,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[callback],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    loader = DataLoader(TensorDataset(torch.ones(4, 1)), 2)
+    trainer.fit(Scripted(losses), loader, loader)
+    return callback, trainer
+
+
+def epoch_of(folder: Path, name: str) -> int:
+    return int(torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["epoch"])
+
+
+def test_there_are_two_files_and_no_others(tmp_path: Path) -> None:
+    fit(tmp_path, [0.9, 0.8, 0.7])
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("losses", "best"),
+    [
+        ([0.3, 0.2, 0.9, 0.8], 3),  # what was better under random attention does not count
+        ([0.3, 0.2, 0.8, 0.9], 2),
+        ([0.3, 0.2], 1),
+        ([0.9, 0.9, float("nan"), 0.5], 3),
+    ],
+)
+def test_the_best_is_that_of_the_present_phase(tmp_path: Path, losses: list[float], best: int) -> None:
+    callback, _ = fit(tmp_path, losses)
+    assert epoch_of(tmp_path, "best") == best
+    assert callback.best_model_score == pytest.approx(losses[best])
+    assert epoch_of(tmp_path, "last") == len(losses) - 1
+
+
+def test_the_largest_is_best_in_mode_max(tmp_path: Path) -> None:
+    fit(tmp_path, [0.1, 0.1, 0.9, 0.5], mode="max")
+    assert epoch_of(tmp_path, "best") == 2
+
+
+def test_a_kill_while_writing_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit(tmp_path, [0.5])
+    old = (tmp_path / "checkpoints" / "last.ckpt").read_bytes()
+
+    def die(self: Trainer, path: str, *_: Any, **__: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise KeyError("killed")
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", die)
+    with pytest.raises(KeyError):
+        fit(tmp_path, [0.4])
+    assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == old
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    callback = BestAndLastCheckpoint()
+    trainer = Trainer(fast_dev_run=True, default_root_dir=tmp_path, accelerator="cpu", callbacks=[callback], logger=False)
+    loader = DataLoader(TensorDataset(torch.ones(4, 1)), 2)
+    trainer.fit(Scripted([0.1]), loader, loader)
+    assert os.listdir(tmp_path) == []

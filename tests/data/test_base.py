@@ -1,0 +1,182 @@
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import BasePredictionWriter, ModelCheckpoint
+
+from lightning_attn.data import SyntheticReviewsDataModule, TextDataModule
+from lightning_attn.types import Batch, InputError
+
+
+class Recorder(pl.LightningModule):
+    """Notes the rows that every stage gives it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: dict[str, list[list[int]]] = {stage: [] for stage in ("train", "val", "test")}
+
+    def training_step(self, batch: Batch, _: int) -> torch.Tensor:
+        self.seen["train"].append(batch.index.tolist())
+        return self.weight * batch.inputs.float().mean()
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        if not self.trainer.sanity_checking:
+            self.seen["val"].append(batch.index.tolist())
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.seen["test"].append(batch.index.tolist())
+        # a collective at the end of the epoch, as metrics have: it hangs if a rank leaves evaluation out
+        self.log("rows", float(len(batch)), on_epoch=True, sync_dist=True, reduce_fx="sum", batch_size=1)
+
+    def predict_step(self, batch: Batch, _: int) -> list[int]:
+        return batch.index.tolist()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def trainer(folder: Path, **arguments) -> pl.Trainer:
+    defaults = {"max_epochs": 2, "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return pl.Trainer(
+        **{**defaults, "accelerator": "cpu", "enable_checkpointing": False, "default_root_dir": folder, **arguments}
+    )
+
+
+def reviews(**arguments) -> SyntheticReviewsDataModule:
+    return SyntheticReviewsDataModule(
+        **{"train_size": 50, "val_size": 21, "test_size": 13, "batch_size": 8, **arguments}
+    )
+
+
+def flat(batches: list[list[int]]) -> list[int]:
+    return sorted(row for batch in batches for row in batch)
+
+
+def test_fit_validate_test_and_predict_give_each_row_once(tmp_path: Path) -> None:
+    model, run = Recorder(), trainer(tmp_path)
+    run.fit(model, datamodule=reviews())
+    assert flat(model.seen["train"]) == sorted([*range(50)] * 2)
+    assert flat(model.seen["val"]) == sorted([*range(21)] * 2)
+    assert model.seen["train"][:7] != model.seen["train"][7:]
+    for stage, count in (("validate", 21), ("test", 13)):
+        fresh = Recorder()
+        getattr(trainer(tmp_path), stage)(fresh, datamodule=reviews(), verbose=False)
+        assert flat(fresh.seen["val" if stage == "validate" else stage]) == list(range(count))
+    assert flat(trainer(tmp_path).predict(Recorder(), datamodule=reviews())) == list(range(13))
+
+
+def test_predictions_can_be_written_by_a_callback(tmp_path: Path) -> None:
+    class Writer(BasePredictionWriter):
+        rows: list[list[int]] = []  # noqa: RUF012, one run only
+
+        def write_on_epoch_end(self, trainer, module, predictions, indices) -> None:
+            self.rows += predictions
+
+    writer = Writer("epoch")
+    trainer(tmp_path, callbacks=[writer]).predict(Recorder(), datamodule=reviews(), return_predictions=False)
+    assert flat(writer.rows) == list(range(13))
+
+
+@pytest.mark.parametrize(("stop", "workers"), [(3, 0), (7, 0), (10, 0), (10, 1), (14, 0)])
+def test_a_run_resumed_at_any_step_sees_the_batches_that_are_left(tmp_path: Path, stop: int, workers: int) -> None:
+    whole = Recorder()
+    trainer(tmp_path, max_epochs=3).fit(whole, datamodule=reviews())
+    first, second = Recorder(), Recorder()
+    saver = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    run = trainer(tmp_path, max_epochs=3, max_steps=stop, callbacks=[saver], enable_checkpointing=True)
+    run.fit(first, datamodule=reviews(num_workers=workers))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*your dataloader is not resumable")
+        resumed = reviews(num_workers=workers)
+        trainer(tmp_path, max_epochs=3).fit(second, datamodule=resumed, ckpt_path=tmp_path / f"step={stop}.ckpt")
+    assert first.seen["train"] + second.seen["train"] == whole.seen["train"]
+
+
+def test_overfitting_on_a_few_batches_runs(tmp_path: Path) -> None:
+    model = Recorder()
+    trainer(tmp_path, overfit_batches=2).fit(model, datamodule=reviews())
+    assert model.seen["train"][:2] == model.seen["train"][2:]
+
+
+def test_training_goes_without_validation_but_validate_says_what_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": f"a {row}", "label": row % 2}) + "\n" for row in range(9)))
+    data = TextDataModule(path, val_share=0.0, test_share=0.0)
+    model = Recorder()
+    trainer(tmp_path).fit(model, datamodule=data)
+    assert model.seen["val"] == []
+    with pytest.raises(InputError, match="no val split; they have train"):
+        trainer(tmp_path).validate(model, datamodule=data)
+    with pytest.raises(InputError, match="no test split"):
+        trainer(tmp_path).predict(model, datamodule=data)
+
+
+def test_loaders_work_without_a_trainer() -> None:
+    data = reviews(evaluation_batch_size=20)
+    with pytest.raises(InputError, match="call prepare_data"):
+        data.train_dataloader()
+    data.setup()
+    assert [len(batch) for batch in data.val_dataloader()] in ([1, 20], [20, 1])
+    assert sum(len(batch) for batch in data.train_dataloader()) == 50
+
+
+def test_notes_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    data = reviews()
+    with caplog.at_level("INFO"):
+        for stage in ("fit", "validate", "test"):
+            data.setup(stage)
+    assert len([record for record in caplog.records if "Synthetic reviews" in record.message]) == 1
+    assert "train: 50 texts (negative 25, positive 25)." in data.describe()
+
+
+def test_batch_sizes_below_one_are_refused() -> None:
+    with pytest.raises(InputError, match="batch_size of at least 1, not 0"):
+        reviews(batch_size=0)
+
+
+DDP = """
+import json, sys, torch
+import pytorch_lightning as pl
+from lightning_attn.data import SyntheticReviewsDataModule
+from tests.data.test_base import Recorder, trainer
+folder = sys.argv[1]
+model = Recorder()
+data = SyntheticReviewsDataModule(train_size=10, val_size=5, test_size=5, batch_size=3)
+run = trainer(folder, max_epochs=1, strategy="ddp", devices=3)
+run.fit(model, datamodule=data)
+run.test(model, datamodule=data, verbose=False)
+assert run.callback_metrics["rows"] == 5
+predicted = run.predict(model, datamodule=data)
+with open(f"{folder}/rank{run.global_rank}.json", "w") as file:
+    json.dump({**model.seen, "predict": predicted}, file)
+"""
+
+
+def test_three_processes_evaluate_each_of_five_examples_once(tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(DDP)
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, script, tmp_path],
+        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(3)]
+    for stage in ("val", "test", "predict"):
+        assert sorted(row for rank in ranks for row in flat(rank[stage])) == [0, 1, 2, 3, 4]
+    # two batches for three ranks: the third gets an empty one
+    assert sorted(len(flat(rank["test"])) for rank in ranks) == [0, 2, 3]
+    assert len({len(rank["train"]) for rank in ranks}) == 1
+    assert {row for rank in ranks for row in flat(rank["train"])} == set(range(10))

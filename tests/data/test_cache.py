@@ -1,0 +1,70 @@
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightning_attn.data import cache
+from lightning_attn.types import InputError
+
+
+def prepared() -> cache.Prepared:
+    return cache.Prepared({"train.ids": np.arange(5), "train.none": np.zeros(0)}, {"names": ["\u00e9"]}, ["A note."])
+
+
+def test_what_is_saved_is_loaded_memory_mapped(tmp_path: Path) -> None:
+    cache.save(prepared(), tmp_path / "a" / "b")
+    found = cache.load(tmp_path / "a" / "b")
+    assert found is not None
+    assert isinstance(found.arrays["train.ids"], np.memmap)
+    assert found.arrays["train.ids"].tolist() == [0, 1, 2, 3, 4]
+    assert found.arrays["train.none"].shape == (0,)
+    assert (found.state, found.notes) == ({"names": ["\u00e9"]}, ["A note."])
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+
+
+def test_nothing_is_loaded_where_nothing_is(tmp_path: Path) -> None:
+    assert cache.load(tmp_path / "a") is None
+
+
+def test_a_process_that_comes_second_does_no_harm(tmp_path: Path) -> None:
+    cache.save(prepared(), tmp_path / "a")
+    cache.save(prepared(), tmp_path / "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_processes_that_race_leave_one_whole_entry(tmp_path: Path) -> None:
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        pool.starmap(cache.save, [(prepared(), tmp_path / "a")] * 12)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert cache.load(tmp_path / "a") is not None
+
+
+def test_a_killed_writer_leaves_no_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        cache.save(prepared(), tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_cache_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot be written.*LIGHTNING_ATTN_CACHE"):
+        cache.save(prepared(), tmp_path / "file" / "a")
+
+
+def test_fingerprint_depends_on_each_fact() -> None:
+    first = cache.fingerprint({"a": 1, "b": [1, None]})
+    assert first == cache.fingerprint({"b": [1, None], "a": 1})
+    assert len({first, cache.fingerprint({"a": 2, "b": [1, None]}), cache.fingerprint({"a": 1, "b": [None, 1]})}) == 3
+
+
+def test_root_is_the_argument_or_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTNING_ATTN_CACHE", "/env")
+    assert cache.cache_root("/given") == Path("/given")
+    assert cache.cache_root(None) == Path("/env")
+    monkeypatch.delenv("LIGHTNING_ATTN_CACHE")
+    assert cache.cache_root(None) == Path.home() / ".cache/lightning_attn"

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import pickle
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from lightning_attn.metrics import (
+    AOPC,
+    IOUF1,
+    AdversarialJSD,
+    Comprehensiveness,
+    EffectiveTokens,
+    Entropy,
+    EvidenceAUPRC,
+    EvidenceAUROC,
+    ExampleMean,
+    KendallSignificant,
+    KendallTau,
+    LeakedBits,
+    LogOdds,
+    MaxAttention,
+    PermutationTVD,
+    SpecialMass,
+    Sufficiency,
+    TokenF1,
+)
+
+ALL = [
+    AOPC,
+    AdversarialJSD,
+    Comprehensiveness,
+    EffectiveTokens,
+    Entropy,
+    EvidenceAUPRC,
+    EvidenceAUROC,
+    ExampleMean,
+    IOUF1,
+    KendallSignificant,
+    KendallTau,
+    LeakedBits,
+    LogOdds,
+    MaxAttention,
+    PermutationTVD,
+    SpecialMass,
+    Sufficiency,
+    TokenF1,
+]
+
+VALUES = torch.tensor([1.0, 2.0, torch.nan, 4.0, 5.0, 7.0, torch.nan])
+MEAN = (1 + 2 + 4 + 5 + 7) / 5
+
+
+def test_an_example_counts_once_and_undefined_ones_not_at_all():
+    metric = ExampleMean()
+    metric.update(VALUES[:4], torch.arange(4))
+    metric.update(VALUES[3:], torch.arange(3, 7))
+    metric.update(VALUES[:2], torch.tensor([0, 1]))
+    assert metric.compute().item() == pytest.approx(MEAN)
+    assert (metric.count, metric.skipped) == (5, 2)
+
+
+def test_order_does_not_matter_by_one_bit():
+    values, index = torch.rand(1000), torch.arange(1000)
+    shuffled = torch.randperm(1000)
+    results = []
+    for rows in (index, shuffled):
+        metric = ExampleMean()
+        for part in rows.split(64):
+            metric.update(values[part], part)
+        results.append(metric.compute())
+    assert torch.equal(*results)
+
+
+def test_nothing_gives_nan_and_reset_starts_anew():
+    metric = ExampleMean()
+    metric.update(torch.tensor([]), torch.tensor([], dtype=torch.int64))
+    assert metric.compute().isnan()
+    metric.update(torch.tensor([torch.nan]), torch.tensor([3]))
+    assert metric.compute().isnan()
+    assert metric.skipped == 1
+    metric.reset()
+    metric.update(torch.tensor([2.0]), torch.tensor([3]))
+    assert metric.compute().item() == 2.0
+    assert metric.skipped == 0
+
+
+def test_forward_gives_the_batch_and_keeps_the_total():
+    metric = ExampleMean()
+    assert metric(torch.tensor([1.0, 3.0]), torch.tensor([0, 1])).item() == 2.0
+    assert metric(torch.tensor([8.0]), torch.tensor([2])).item() == 8.0
+    assert metric.compute().item() == 4.0
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_invariants_of_torchmetrics(kind):
+    metric = kind()
+    assert metric.full_state_update is False
+    assert metric.is_differentiable is False
+    assert metric.state_dict() == {}
+    metric.add(torch.rand(3, metric.columns), torch.arange(3))
+    for copy in (metric.clone(), pickle.loads(pickle.dumps(metric))):
+        assert torch.equal(copy.rows()[0], metric.rows()[0])
+        assert copy.rows()[0].shape == (3, metric.columns)
+    assert hash(metric) != hash(kind())
+
+
+SHARDS = {
+    2: [([0, 1, 2, 3], [3, 0]), ([4, 5], [6, 4, 3])],
+    3: [([0, 1, 2], [3, 0]), ([4, 5, 3, 6],), ()],
+}
+
+
+def gather(rank: int, world: int, port: int, results) -> None:
+    """One process of the test: uneven shards with repeats, and for three processes one that gets nothing."""
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+    mean, spans, leaked = ExampleMean(), IOUF1(), LeakedBits()
+    for rows in SHARDS[world][rank]:
+        rows = torch.tensor(rows)
+        mean.update(VALUES[rows], rows)
+        spans.update(VALUES[rows] / 7, VALUES[rows] / 14, rows)
+    features = torch.arange(60.0)[:, None].expand(-1, leaked.columns).clone()
+    features[:, -1] = torch.arange(60) % 2
+    own = torch.arange(60)[torch.arange(60) % 2 == rank]
+    if len(own):
+        leaked.add(features[own], own)
+    for _ in range(2):  # a second epoch
+        results[rank] = (
+            mean.compute().item(),
+            mean.count,
+            mean.skipped,
+            spans.compute().item(),
+            leaked.compute()["leaked_bits"].item(),
+        )
+        for metric in (mean, spans):
+            metric._computed = None
+    mean.reset()
+    if rank == 0:
+        mean.update(VALUES[:1], torch.tensor([0]))
+    results[f"again {rank}"] = mean.compute().item()
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_any_number_of_processes_gives_the_figure_of_one(world):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    results = mp.get_context("spawn").Manager().dict()
+    mp.spawn(gather, args=(world, port, results), nprocs=world)
+    single, spans, leaked = ExampleMean(), IOUF1(), LeakedBits()
+    single.update(VALUES, torch.arange(7))
+    spans.update(VALUES / 7, VALUES / 14, torch.arange(7))
+    features = torch.arange(60.0)[:, None].expand(-1, leaked.columns).clone()
+    features[:, -1] = torch.arange(60) % 2
+    leaked.add(features, torch.arange(60))
+    expected = (single.compute().item(), 5, 2, spans.compute().item(), leaked.compute()["leaked_bits"].item())
+    for rank in range(world):
+        assert results[rank] == expected
+        assert results[f"again {rank}"] == 1.0

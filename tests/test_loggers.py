@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import csv
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytorch_lightning.loggers import CSVLogger
+
+from lightning_attn.loggers import MetricsFile, guard, wandb_mode
+from lightning_attn.types import InputError
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_what_is_logged_at_one_step_shares_a_row(tmp_path: Path) -> None:
+    logger = MetricsFile(tmp_path)
+    logger.log_metrics({"val/loss": 0.5, "epoch": 0}, 9)
+    assert rows(tmp_path) == [{"epoch": "0", "step": "9", "val/loss": "0.5"}]
+    logger.log_metrics({"train/loss": 0.25, "epoch": 0}, 9)
+    logger.log_metrics({"val/loss": 0.4, "epoch": 1}, 19)
+    assert rows(tmp_path) == [
+        {"epoch": "0", "step": "9", "val/loss": "0.5", "train/loss": "0.25"},
+        {"epoch": "1", "step": "19", "val/loss": "0.4", "train/loss": ""},
+    ]
+
+
+def test_a_column_may_come_late(tmp_path: Path) -> None:
+    logger = MetricsFile(tmp_path)
+    for epoch in range(3):
+        logger.log_metrics({"val/loss": epoch / 4, "epoch": epoch}, epoch)
+        if epoch == 2:
+            logger.log_metrics({"mitigation/weight_max": 7.0, "epoch": epoch}, epoch)
+    assert [row["mitigation/weight_max"] for row in rows(tmp_path)] == ["", "", "7.0"]
+    assert [row["val/loss"] for row in rows(tmp_path)] == ["0.0", "0.25", "0.5"]
+
+
+def test_the_same_figure_twice_is_two_rows(tmp_path: Path) -> None:
+    logger = MetricsFile(tmp_path)
+    logger.log_metrics({"loss": 1.0}, 1)
+    logger.log_metrics({"loss": 2.0}, 1)
+    assert [row["loss"] for row in rows(tmp_path)] == ["1.0", "2.0"]
+
+
+def test_what_a_full_disk_refused_is_written_when_it_can_be(tmp_path: Path) -> None:
+    logger = guard(MetricsFile(tmp_path))
+    logger.log_metrics({"loss": 1.0, "epoch": 0}, 0)
+    (tmp_path / "metrics.csv").rename(tmp_path / "away")
+    (tmp_path / "metrics.csv").mkdir()
+    with pytest.warns(UserWarning, match="MetricsFile failed"):
+        logger.log_metrics({"loss": 2.0, "epoch": 1}, 1)
+    logger.log_metrics({"loss": 3.0, "epoch": 2}, 2)
+    (tmp_path / "metrics.csv").rmdir()
+    (tmp_path / "away").rename(tmp_path / "metrics.csv")
+    logger.log_metrics({"loss": 4.0, "epoch": 3}, 3)
+    assert [row["loss"] for row in rows(tmp_path)] == ["1.0", "2.0", "3.0", "4.0"]
+
+
+class Broken(CSVLogger):
+    def log_metrics(self, *_: Any, **__: Any) -> None:
+        raise RuntimeError("the service\n  is gone")
+
+
+def test_a_logger_that_fails_is_mentioned_once(tmp_path: Path) -> None:
+    logger = guard(Broken(tmp_path))
+    with pytest.warns(UserWarning) as caught:
+        logger.log_metrics({"loss": 1.0}, 0)
+        logger.log_metrics({"loss": 1.0}, 1)
+    assert [str(warning.message) for warning in caught] == [
+        "Broken failed and may miss figures; the training goes on: the service is gone"
+    ]
+
+
+def test_a_logger_that_works_is_left_as_it_is(tmp_path: Path) -> None:
+    logger = guard(MetricsFile(tmp_path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        logger.log_metrics({"loss": 1.0}, 0)
+    assert isinstance(logger, MetricsFile)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "environment", "mode"),
+    [
+        (None, None, "offline"),
+        (None, "online", "online"),
+        (None, "dryrun", "offline"),
+        ("disabled", "online", "disabled"),
+        ("online", "offline", "online"),
+    ],
+)
+def test_the_option_beats_the_environment(
+    monkeypatch: pytest.MonkeyPatch, chosen: Any, environment: str | None, mode: str
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    if environment:
+        monkeypatch.setenv("WANDB_MODE", environment)
+    assert wandb_mode(chosen) == mode
+
+
+def test_an_unknown_mode_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "sometimes")
+    with pytest.raises(InputError, match="offline, online or disabled"):
+        wandb_mode(None)
