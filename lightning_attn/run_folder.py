@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -45,6 +46,19 @@ def new_run_folder(root: str | Path, name: str) -> Path:
         raise InputError(
             f"The run folder cannot be made in {root}: {reason}; choose another place with --trainer.default_root_dir."
         ) from error
+
+
+def discard(folder: Path) -> None:
+    """Take back a run folder in which nothing was trained.
+
+    Only what a run writes before it starts is removed, by name, and the folder only if that leaves it empty: whatever
+    else lies there is the user's.
+    """
+    (folder / CONFIG).unlink(missing_ok=True)
+    if (folder / "wandb").is_dir():
+        shutil.rmtree(folder / "wandb")
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def is_first_process() -> bool:

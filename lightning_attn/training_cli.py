@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import signal
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.loggers import MetricsFile, WandbMode, guard, start_wandb, use_epoch_axis, wandb_mode
 from lightning_attn.modules import AttentionClassifier
 from lightning_attn.parse_errors import sentence
-from lightning_attn.run_folder import CHECKPOINTS, METRICS, is_first_process, new_run_folder
+from lightning_attn.run_folder import CHECKPOINTS, METRICS, discard, is_first_process, new_run_folder
 from lightning_attn.specification import described, differing
 from lightning_attn.types import InputError
 
@@ -66,7 +65,7 @@ class AttentionCLI(LightningCLI):
     """
 
     def __init__(self, args: Sequence[str]) -> None:
-        self.folder = Path()
+        self.folder: Path | None = None
         self.checkpoint: dict[str, Any] | None = None
         self.wandb: WandbLogger | None = None
         self.trainer: Trainer | None = None
@@ -228,12 +227,12 @@ class AttentionCLI(LightningCLI):
         if self._scratch is not None:
             self._scratch.cleanup()
             return
-        if not is_first_process() or not self.folder.is_dir():
+        if self.folder is None or not is_first_process() or not self.folder.is_dir():
             return
         if self.wandb is not None:
             self.wandb.experiment.finish(exit_code=int(failed))
         if failed and not (self.folder / METRICS).exists() and not (self.folder / CHECKPOINTS).exists():
-            shutil.rmtree(self.folder)  # nothing came of this run: a folder would be one to look into for nothing
+            discard(self.folder)  # nothing came of this run: a folder would be one to look into for nothing
             return
         shown = _readable(self.folder)
         print(f"Run folder: {shown}")
