@@ -129,7 +129,9 @@ class AttentionTableCallback(Callback):
                 output = network(batch)
             probabilities = network.schema.probabilities(output.logits)
             views += _views(trainer, network.schema, batch, output.attention, probabilities)
-        views = sorted(_gathered(trainer, views), key=lambda view: view.example)
+        # A sampler that repeats rows may have given one to two processes.
+        distinct = {view.example: view for view in _gathered(trainer, views)}
+        views = [distinct[example] for example in sorted(distinct)]
         folder = run_folder(trainer)
         if trainer.is_global_zero and views:
             history = self._history.setdefault(stage, {})

@@ -52,7 +52,7 @@ def test_tokens_are_ids_without_a_text_data_module_and_special_ones_are_left_out
     batch = toy_batch([5], special=True)
     run = trainer(tmp_path, callbacks=[AttentionTableCallback()])
     run.test(AttentionClassifier(toy_network()), loader(batch), verbose=False)
-    shown = [int(token) for token in re.findall(r'rgba[^>]+>(\d+)</span>', page(tmp_path, "test"))]
+    shown = [int(token) for token in re.findall(r"rgba[^>]+>(\d+)</span>", page(tmp_path, "test"))]
     assert shown == batch.inputs[0, 1:4].tolist()
 
 
