@@ -135,20 +135,21 @@ def report(results: dict[str, dict[str, float]], wanted: list[Cell], command: st
         [
             "# SST: attention with and without mitigations",
             "",
-            f"Made by `{command}`; each training is a line of `results/sst.jsonl`. SST, two classes, {EPOCHS} epochs, "
-            "batch 32, Adam (amsgrad, 1e-3, weight decay 1e-5), the epoch with the best validation AUROC, measured "
-            "on all 1,821 test sentences.",
+            f"Made by `{command}`; each training is a line of `results/sst.jsonl`. SST, two classes, batch 32, Adam "
+            "(amsgrad, 1e-3, weight decay 1e-5), word vectors learned from scratch; the epoch with the best validation "
+            "AUROC, measured on all 1,821 test sentences.",
             "",
             "## 1. Attention is not Explanation, SST rows",
             "",
-            "Mean ± standard deviation over 3 seeds; in brackets the figure in the result files of the authors' "
-            "repository (pretrained word vectors, one training).",
+            f"{EPOCHS[1]} epochs, no dropout. Mean ± standard deviation over 3 seeds; in brackets the figure in the "
+            "result files of the authors' repository (pretrained word vectors, one training).",
             "",
             markdown_table(["encoder", "attention", "accuracy", "tau gradient", "tau LOO"], first),
             "## 2. Mitigations, BiLSTM keys with local values",
             "",
-            f"Mean ± standard deviation over 5 seeds, the same for every arm; {PRETRAINING_EPOCHS} of the {EPOCHS} "
-            "epochs are random pretraining where it is used. Both mitigations are reconstructed from Bai et al. 2021.",
+            f"{EPOCHS[2]} epochs, dropout {DROPOUT[2]}; {PRETRAINING_EPOCHS} of them are random pretraining where "
+            "it is used. Mean ± standard deviation over 5 seeds, the same for every arm. Both mitigations are "
+            "reconstructed from Bai et al. 2021.",
             "",
             markdown_table(["arm", *COLUMNS], second),
             "Paired difference to `none` with its 95 % interval over seeds; bold where the interval leaves out 0.",
