@@ -117,8 +117,9 @@ def main() -> None:
     ]
     captum_seconds, our_seconds = (statistics.median(column) for column in zip(*pairs, strict=True))
     print(
-        f"leave-one-out: captum at its best (batch {size}, perturbations_per_eval {perturbations}) {captum_seconds:.2f} s, "
-        f"ours (batch 128 in file order) {our_seconds:.2f} s, ratio {captum_seconds / our_seconds:.2f}x (target 1.0x)"
+        f"leave-one-out: captum at its best (batch {size}, perturbations_per_eval {perturbations}) "
+        f"{captum_seconds:.2f} s, ours (batch 128 in file order) {our_seconds:.2f} s, "
+        f"ratio {captum_seconds / our_seconds:.2f}x (target 1.0x)"
     )
 
 

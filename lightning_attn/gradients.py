@@ -71,6 +71,8 @@ def embedding_gradient(
             Wallace, NAACL 2019, detach the attention). False also follows the path through the scorer.
     """
     with differentiable(network, batch) as copy:
+        with torch.no_grad():
+            copy = network.read_query(copy)
         embeddings = network.embed(copy).detach().requires_grad_()
         output = network(copy, embeddings=embeddings)
         logits = network.classify(output.values, output.attention.detach(), copy) if attention_fixed else output.logits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -15,8 +15,6 @@ from lightning_attn.types import Batch, DataSchema
 
 #: Elements of the largest temporary tensor while variants are compared.
 _CHUNK = 1 << 22
-#: A group of variants may be cut short once it has this part of its token budget.
-_SMALL = 16
 
 
 class Perturbation(ABC):
@@ -88,56 +86,6 @@ class Pad(_Overwrite):
         return schema.pad_id
 
 
-class Budget(ABC):
-    """How many positions to take from a text of n."""
-
-    def counts(self, batch: Batch) -> Tensor:
-        """K counts for each example, shape ``(B, K)``, int64.
-
-        A count leaves at least one position in a text without special tokens: no empty input.
-        """
-        n = batch.inner.sum(dim=1)
-        bare = ~(batch.special & batch.valid).any(dim=1)
-        return torch.minimum(self.grid(n), torch.where(bare, (n - 1).clamp(min=0), n)[:, None])
-
-    @abstractmethod
-    def grid(self, n: Tensor) -> Tensor:
-        """Counts, shape ``(B, K)``, int64, for texts of ``n`` ``(B,)`` positions, before the cap."""
-
-
-class Fractions(Budget):
-    """``k = max(1, ceil(fraction * n))`` (DeYoung et al., ERASER, ACL 2020: 1, 5, 10, 20 and 50 %).
-
-    Args:
-        fractions: In (0, 1].
-    """
-
-    def __init__(self, fractions: Sequence[float] = (0.01, 0.05, 0.1, 0.2, 0.5)) -> None:
-        self.fractions = tuple(fractions)
-
-    def grid(self, n: Tensor) -> Tensor:
-        """See :meth:`Budget.grid`."""
-        # In millionths: 0.1 * 30 in floats may come out a little above 3, which must not become 4.
-        millionths = torch.tensor([round(fraction * 10**6) for fraction in self.fractions], device=n.device)
-        return ((n[:, None] * millionths + 10**6 - 1) // 10**6).clamp(min=1)
-
-
-class Steps(Budget):
-    """``k_j = round(j / steps * n)`` for j = 1 ... steps; ninths as in AttCAT and Mask-LRP.
-
-    Args:
-        steps: Number of budgets.
-    """
-
-    def __init__(self, steps: int = 9) -> None:
-        self.steps = steps
-
-    def grid(self, n: Tensor) -> Tensor:
-        """See :meth:`Budget.grid`."""
-        j = torch.arange(1, self.steps + 1, device=n.device)
-        return (2 * j * n[:, None] + self.steps) // (2 * self.steps)
-
-
 def ranks(scores: Tensor, batch: Batch) -> Tensor:
     """Rank of every position, 0 = highest score, shape ``(B, L)``, int64; ties go to the earlier position.
 
@@ -159,7 +107,7 @@ def top_k_removed(scores: Tensor, batch: Batch, counts: Tensor) -> Tensor:
     Args:
         scores: Shape ``(B, L)``.
         batch: Says which positions may be ranked and removed.
-        counts: k of each variant, shape ``(B, K)``, from :meth:`Budget.counts`.
+        counts: k of each variant, shape ``(B, K)``, from :meth:`lightning_attn.budget.Budget.counts`.
 
     Returns:
         What to keep, shape ``(B, K, L)``, bool.
@@ -230,7 +178,10 @@ def probabilities(
 
     parts = []
     with torch.no_grad(), evaluating(network):
-        for group in todo.split(_group_sizes(lengths[todo].tolist(), max_tokens)):
+        batch = network.read_query(batch)
+        # Only on the CPU do the faster rows outweigh the calls; an accelerator wants full groups.
+        enough = max_tokens // 64 if batch.device.type == "cpu" else max_tokens
+        for group in torch.split(todo, _group_sizes(lengths[todo].tolist(), max_tokens, enough)):
             examples = row[group]
             kept = keep[examples, variant[group]] | ~batch.inner[examples]
             logits = network(perturbation.apply(batch.select(examples), kept, network.schema)).logits
@@ -278,11 +229,11 @@ def sweep(
 _ROW = 0x9E3779B97F4A7C15 - (1 << 64)
 
 
-def _group_sizes(lengths: list[int], max_tokens: int) -> list[int]:
+def _group_sizes(lengths: list[int], max_tokens: int, enough: int) -> list[int]:
     """Sizes of consecutive groups of rows, for lengths in descending order.
 
-    Rows of one length run much faster in a recurrent encoder than mixed ones. So a group ends where the length changes,
-    unless it would be too small to be worth a call.
+    Rows of one length run much faster in a recurrent encoder than mixed ones. So a group that has ``enough`` positions
+    ends where the length changes.
     """
     sizes = []
     start = 0
@@ -290,8 +241,8 @@ def _group_sizes(lengths: list[int], max_tokens: int) -> list[int]:
         longest = max(1, lengths[start])
         end = min(len(lengths), start + max(1, max_tokens // longest))
         if lengths[end - 1] != lengths[start]:
-            enough = start + -(-max_tokens // (_SMALL * longest))
-            changes = (i for i in range(min(enough, end), end) if lengths[i] != lengths[i - 1])
+            least = start + max(1, -(-enough // longest))
+            changes = (i for i in range(least, end) if lengths[i] != lengths[i - 1])
             end = next(changes, end)
         sizes.append(end - start)
         start = end

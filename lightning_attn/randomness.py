@@ -48,4 +48,4 @@ def uniform(index: Tensor, length: int, seed: int = 0) -> Tensor:
 
 def normal(index: Tensor, length: int, seed: int = 0) -> Tensor:
     """Standard normal numbers, shape ``(B, L)``, float32; arguments as in :func:`uniform`."""
-    return torch.special.ndtri(uniform(index, length, seed))
+    return torch.special.ndtri(uniform(index, length, seed))  # type: ignore[no-any-return]

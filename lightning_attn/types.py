@@ -32,6 +32,8 @@ class Batch:
         evidence: Ground-truth importance in [0, 1], NaN where unknown, shape ``(B, L)``; None if the data has none.
         query: Token ids of a hypothesis or question, shape ``(B, M)``; None for single texts.
         query_valid: True on the real positions of ``query``, shape ``(B, M)``.
+        query_vector: What a network made of ``query``, shape ``(B, Q)``, so that it reads it once however often the
+            text is changed; only :meth:`AttentionNetwork.read_query` sets it, and it belongs to that network.
     """
 
     inputs: Tensor
@@ -42,6 +44,7 @@ class Batch:
     evidence: Tensor | None = None
     query: Tensor | None = None
     query_valid: Tensor | None = None
+    query_vector: Tensor | None = None
 
     def __len__(self) -> int:
         """Number of examples B."""

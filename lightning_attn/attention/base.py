@@ -1,4 +1,4 @@
-"""Keys to attention weights: the base class of every attention layer."""
+"""Keys to attention weights: what every attention layer does, and the base class of those without a query."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from lightning_attn.mitigations.base import Mitigation, NoMitigation
 from lightning_attn.types import Batch
 
 
-class Attention(nn.Module, ABC):
-    """Scores positions, turns scores into weights, and lets its mitigation decide what the head sees in training.
+class AttentionLayer(nn.Module, ABC):
+    """Turns scores into weights, and lets its mitigation decide what the head sees in training.
 
     Args:
         temperature: Scores are divided by it before softmax; above 1 flattens, below 1 sharpens. Positive.
@@ -32,12 +32,8 @@ class Attention(nn.Module, ABC):
         self.mitigation: Mitigation = NoMitigation()
 
     @abstractmethod
-    def make_layers(self, key_size: int) -> None:
-        """Create the scorer's layers for keys of ``key_size`` numbers; the network calls it."""
-
-    @abstractmethod
-    def score(self, keys: Tensor) -> Tensor:
-        """Unnormalised scores, shape ``(B, L)``, from keys ``(B, L, K)``."""
+    def raw_scores(self, keys: Tensor, batch: Batch) -> Tensor:
+        """Unnormalised scores, shape ``(B, L)``, from keys ``(B, L, K)`` and what else the batch holds."""
 
     def forward(self, keys: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Scores, learned weights and the weights that the head is to use, each of shape ``(B, L)``.
@@ -47,7 +43,29 @@ class Attention(nn.Module, ABC):
             batch: Says which positions are valid and special.
         """
         allowed = attendable(batch, self.attend_special)
-        scores = (self.score(keys) / self.temperature).masked_fill(~allowed, torch.finfo(keys.dtype).min)
+        raw = self.raw_scores(keys, batch)
+        scores = (raw / self.temperature).masked_fill(~allowed, torch.finfo(keys.dtype).min)
         learned = masked_softmax(scores, allowed)
         observed = self.mitigation.observe(learned, batch) if self.training else learned
         return scores, learned, observed
+
+
+class Attention(AttentionLayer):
+    """Scores positions by their keys alone.
+
+    Args:
+        temperature: See :class:`AttentionLayer`.
+        attend_special: See :class:`AttentionLayer`.
+    """
+
+    @abstractmethod
+    def make_layers(self, key_size: int) -> None:
+        """Create the scorer's layers for keys of ``key_size`` numbers; the network calls it."""
+
+    @abstractmethod
+    def score(self, keys: Tensor) -> Tensor:
+        """Unnormalised scores, shape ``(B, L)``, from keys ``(B, L, K)``."""
+
+    def raw_scores(self, keys: Tensor, batch: Batch) -> Tensor:
+        """See :meth:`score`."""
+        return self.score(keys)

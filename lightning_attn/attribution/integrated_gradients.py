@@ -34,6 +34,7 @@ class IntegratedGradients(Attribution):
         """See :meth:`Attribution.score`; signed."""
         with differentiable(network, batch) as copy:
             with torch.no_grad():
+                copy = network.read_query(copy)
                 embeddings = network.embed(copy)
                 chosen = network(copy).logits.argmax(dim=-1) if target is None else target.clone()
 

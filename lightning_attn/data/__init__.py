@@ -1,5 +1,6 @@
 """Data modules: texts of several origins as batches with evidence."""
 
+from lightning_attn.data.babi import BabiDataModule
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.data.batching import BucketBatches
 from lightning_attn.data.block_mask import BlockMaskDataModule
@@ -8,6 +9,7 @@ from lightning_attn.data.encoded import Encoded, EncodedDataset, SplitDataset
 from lightning_attn.data.eraser import ERASERDataModule
 from lightning_attn.data.examples import Examples
 from lightning_attn.data.hf_processor import HuggingFaceProcessor
+from lightning_attn.data.pairs import NLIDataModule
 from lightning_attn.data.processor import TextProcessor
 from lightning_attn.data.synthetic import SyntheticReviewsDataModule
 from lightning_attn.data.text import TextDataModule
@@ -16,6 +18,7 @@ from lightning_attn.data.word_processor import WordProcessor
 
 __all__ = [
     "AttentionDataModule",
+    "BabiDataModule",
     "BlockMaskDataModule",
     "BucketBatches",
     "CorpusDataModule",
@@ -24,6 +27,7 @@ __all__ = [
     "EncodedDataset",
     "Examples",
     "HuggingFaceProcessor",
+    "NLIDataModule",
     "SSTDataModule",
     "SplitDataset",
     "SyntheticReviewsDataModule",

@@ -15,7 +15,8 @@ class Average(Encoder):
     """``tanh(W e_i + b)``: every position sees its own token only, so pooling gives a weighted average of words.
 
     The published encoder has 128 units (Jain and Wallace, NAACL 2019, https://arxiv.org/abs/1902.10186). Its values
-    are local either way; ``values="local"`` gives them a projection of their own.
+    are local either way; ``values="local"`` gives them a projection of their own. A query is the mean of its words;
+    the published mean counts padding as words, so that it depends on the batch, and ours does not.
 
     Args:
         embedding_size: See :class:`Encoder`.

@@ -67,6 +67,15 @@ class Encoder(nn.Module, ABC):
         keys = self.contextualise(embeddings, batch)
         return keys, keys if self.local is None else torch.tanh(self.local(embeddings))
 
+    def summarise(self, batch: Batch) -> Tensor:
+        """A whole text, such as a query, as one vector, shape ``(B, H)``, made of the keys; see :meth:`pool`."""
+        return self.pool(self.contextualise(self.dropout(self.embed(batch)), batch), batch.valid)
+
+    def pool(self, keys: Tensor, valid: Tensor) -> Tensor:
+        """One vector a text, shape ``(B, H)``, from keys ``(B, L, H)``: their mean over ``valid`` ``(B, L)``."""
+        weights = valid / valid.sum(dim=1, keepdim=True).clamp(min=1)
+        return torch.einsum("bl,blh->bh", weights.to(keys.dtype), keys)
+
     def value_path(self) -> list[nn.Module]:
         """Modules that the values depend on: all, unless values are local."""
         return [self] if self.local is None else [self.embedding, self.dropout, self.local]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -41,3 +42,10 @@ class BiLSTM(Encoder):
         packed = pack_padded_sequence(embeddings, lengths, batch_first=True, enforce_sorted=False)
         states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=embeddings.shape[1])
         return states
+
+    def pool(self, keys: Tensor, valid: Tensor) -> Tensor:
+        """The last state of each direction, shape ``(B, H)``: forward at the text's own end, backward at its start."""
+        rows = torch.arange(len(keys), device=keys.device)
+        last = (valid.sum(dim=1) - 1).clamp(min=0)
+        forward, backward = keys.chunk(2, dim=-1)
+        return torch.cat([forward[rows, last], backward[:, 0]], dim=-1)

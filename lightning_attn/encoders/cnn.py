@@ -48,3 +48,7 @@ class CNN(Encoder):
         """Filter responses, shape ``(B, L, H)``."""
         channels = embeddings.masked_fill(~batch.valid[..., None], 0.0).transpose(1, 2)
         return torch.cat([convolution(channels).relu() for convolution in self.convolutions], dim=1).transpose(1, 2)
+
+    def pool(self, keys: Tensor, valid: Tensor) -> Tensor:
+        """The largest response of each filter, shape ``(B, H)``; responses are never below 0."""
+        return keys.masked_fill(~valid[..., None], 0.0).amax(dim=1)

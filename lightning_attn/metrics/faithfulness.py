@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_attn.metrics.base import PerExampleMean
 from lightning_attn.metrics.functional.adversarial import adversarial_jsd
 from lightning_attn.metrics.functional.erasure import aopc, comprehensiveness, log_odds, log_odds_floors, sufficiency
-from lightning_attn.metrics.functional.kendall import kendall_tau
+from lightning_attn.metrics.functional.kendall import kendall_tau, significant
 from lightning_attn.metrics.functional.permutation import permutation_tvd
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.types import AttentionOutput, Batch
@@ -48,11 +48,6 @@ class KendallSignificant(PerExampleMean):
     def update(self, x: Tensor, y: Tensor, batch: Batch) -> None:
         """Add a batch: two attributions ``(B, L)``, compared over ``batch.inner``."""
         self.add(significant(kendall_tau(x, y, batch.inner).p_value, self.level), batch.index)
-
-
-def significant(p_value: Tensor, level: float = 0.05) -> Tensor:
-    """1 where ``p_value <= level``, 0 where not, NaN where the p-value is; same shape."""
-    return (p_value <= level).double().masked_fill(p_value.isnan(), torch.nan)
 
 
 class Comprehensiveness(PerExampleMean):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_attn.metrics.base import PerExampleMean
-from lightning_attn.metrics.functional.plausibility import auprc, auroc, f1, span_matches, token_f1
+from lightning_attn.metrics.functional.plausibility import auprc, auroc, f1, token_f1
 from lightning_attn.types import Batch, InputError
 
 
@@ -82,6 +82,3 @@ class IOUF1(PerExampleMean):
         """The F1, a scalar in [0, 1]; NaN if no text has evidence."""
         precision, recall = self.means()
         return f1(precision, recall).to(self.device, torch.float32)
-
-
-__all__ = ["IOUF1", "EvidenceAUPRC", "EvidenceAUROC", "TokenF1", "evidence_of", "span_matches"]

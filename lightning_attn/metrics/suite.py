@@ -9,19 +9,18 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from lightning_attn.budget import Fractions, Steps
 from lightning_attn.evaluation import evaluating
 from lightning_attn.gradients import EmbeddingGradient, embedding_gradient
 from lightning_attn.metrics.functional.adversarial import adversarial_jsd
 from lightning_attn.metrics.functional.concentration import effective_tokens, entropy, max_attention, special_mass
 from lightning_attn.metrics.functional.erasure import aopc, comprehensiveness, explained, log_odds, sufficiency
-from lightning_attn.metrics.functional.kendall import KendallTau, kendall_tau, merge_close
+from lightning_attn.metrics.functional.kendall import KendallTau, kendall_tau, merge_close, significant
 from lightning_attn.metrics.functional.permutation import permutation_tvd
 from lightning_attn.metrics.functional.plausibility import auprc, auroc, span_matches, token_f1
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.perturbation import (
-    Fractions,
     Perturbation,
-    Steps,
     leave_one_out,
     output_change,
     sweep,
@@ -74,7 +73,8 @@ class Measurement:
 
     def __init__(self, network: AttentionNetwork, batch: Batch, settings: Settings, names: Sequence[str]) -> None:
         self.network = network
-        self.batch = batch
+        with torch.no_grad(), evaluating(network):
+            self.batch = network.read_query(batch)
         self.settings = settings
         self.names = tuple(names)
 
@@ -166,10 +166,6 @@ class Measurement:
             return torch.full_like(self.output.attention, torch.nan)
         return self.batch.evidence
 
-    def significant(self, tau: KendallTau) -> Tensor:
-        """1 where the tau is significant, 0 where not, NaN where undefined, shape ``(B,)``."""
-        return (tau.p_value <= self.settings.level).double().masked_fill(tau.p_value.isnan(), torch.nan)
-
 
 def _erasure(suffix: str) -> dict[str, Callable[[Measurement], Tensor]]:
     return {
@@ -186,9 +182,9 @@ def _erasure(suffix: str) -> dict[str, Callable[[Measurement], Tensor]]:
 #: The two ``iou_`` parts go into one ``IOUF1``, because the F1 of means is not a mean.
 MEASURES: dict[str, Callable[[Measurement], Tensor]] = {
     "faithfulness/kendall_gradient": lambda m: m.tau_gradient.tau,
-    "faithfulness/kendall_gradient_significant": lambda m: m.significant(m.tau_gradient),
+    "faithfulness/kendall_gradient_significant": lambda m: significant(m.tau_gradient.p_value, m.settings.level),
     "faithfulness/kendall_loo": lambda m: m.tau_loo.tau,
-    "faithfulness/kendall_loo_significant": lambda m: m.significant(m.tau_loo),
+    "faithfulness/kendall_loo_significant": lambda m: significant(m.tau_loo.p_value, m.settings.level),
     **_erasure(""),
     **_erasure("_random"),
     "faithfulness/permutation_tvd": lambda m: permutation_tvd(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_attn.attention.random import RandomAttention, SoftmaxNormal, seeded
 from lightning_attn.mitigations.base import Mitigation, Phase
-from lightning_attn.types import Batch
+from lightning_attn.types import Batch, InputError
 
 if TYPE_CHECKING:  # the network owns the attention layer, which owns the mitigation
     from lightning_attn.networks.base import AttentionNetwork
@@ -65,12 +65,28 @@ class RandomPretraining(Mitigation):
         return "random" if self.epoch < self.epochs else "learn"
 
     def trainable(self, network: AttentionNetwork, epoch: int) -> dict[nn.Module, float]:
-        """Everything in the phase ``random``; in the phase ``learn`` the value path is frozen or slowed."""
+        """Everything in the phase ``random``; in the phase ``learn`` the value path is frozen or slowed.
+
+        Raises:
+            InputError: With the value path frozen there would be nothing left to learn.
+        """
         self.epoch = epoch
+        if self.then == "freeze":
+            self._refuse_an_empty_scorer(network)
         if self.phase == "random":
             return {}
         rate = 0.0 if self.then == "freeze" else self.finetune_rate
         return dict.fromkeys(network.value_path(), rate)
+
+    def _refuse_an_empty_scorer(self, network: AttentionNetwork) -> None:
+        frozen = [parameter for module in network.value_path() for parameter in module.parameters()]
+        known = {id(parameter) for parameter in [*frozen, *network.mitigation.parameters()]}
+        if all(id(parameter) in known for parameter in network.parameters()):
+            raise InputError(
+                f"RandomPretraining with then='freeze' leaves nothing to learn: the {type(network.attention).__name__} "
+                "has no parameters, and the keys come from what is frozen; use values: local, then: finetune or "
+                "another attention."
+            )
 
     def observe(self, attention: Tensor, batch: Batch) -> Tensor:
         """Random weights in the phase ``random``, the learned ones afterwards; shape ``(B, L)``."""

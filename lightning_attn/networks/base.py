@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from lightning_attn.attention.base import Attention
+from lightning_attn.attention.base import AttentionLayer
 from lightning_attn.mitigations.base import Mitigation
 from lightning_attn.types import AttentionOutput, Batch, DataSchema, InputError
 
@@ -24,7 +24,7 @@ class AttentionNetwork(nn.Module, ABC):
     ``forward(batch, embeddings=embed(batch))`` reproduce the logits; evaluation is deterministic.
     """
 
-    attention: Attention
+    attention: AttentionLayer
     _schema: DataSchema | None = None
 
     @property
@@ -86,6 +86,13 @@ class AttentionNetwork(nn.Module, ABC):
     def encode(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Keys, shape ``(B, L, K)``, and values, shape ``(B, L, H)``, from embeddings ``(B, L, E)``."""
 
+    def read_query(self, batch: Batch) -> Batch:
+        """The batch with ``query_vector``; the batch itself where a network reads no query or has read it already.
+
+        Whoever changes a text many times calls this first: rows that are selected or repeated take the vector along.
+        """
+        return batch
+
     @abstractmethod
     def classify(self, values: Tensor, attention: Tensor, batch: Batch) -> Tensor:
         """Logits ``(B, C)`` from values ``(B, L, H)`` and weights ``(B, L)``: the cheap path, no encoder pass."""
@@ -103,6 +110,7 @@ class AttentionNetwork(nn.Module, ABC):
         Returns:
             Logits, weights, scores and values.
         """
+        batch = self.read_query(batch)
         keys, values = self.encode(self.embed(batch) if embeddings is None else embeddings, batch)
         scores, learned, observed = self.attention(keys, batch)
         used = observed if attention is None else attention

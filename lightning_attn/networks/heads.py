@@ -1,10 +1,11 @@
-"""Heads: from the pooled value to logits."""
+"""Heads: from the pooled value, and the query where there is one, to logits."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 
@@ -51,3 +52,33 @@ class MLPHead(Head):
             nn.Dropout(self.dropout),
             nn.Linear(self.hidden_size, num_classes),
         )
+
+
+class PairHead(nn.Module):
+    """``Linear(tanh(Wp c + Wq z))``, from the pooled value ``c`` and the query's vector ``z``.
+
+    Source: the code of Jain and Wallace, NAACL 2019, https://arxiv.org/abs/1902.10186, for question answering and
+    inference; the hidden layer has half the size of ``c``. There, answers that a text cannot have get no probability;
+    here all classes are open.
+
+    Args:
+        size: Hidden units; None means half the size of the values, as published.
+        dropout: Share of hidden units zeroed while training, in [0, 1).
+    """
+
+    def __init__(self, size: int | None = None, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.size = size
+        self.dropout = nn.Dropout(dropout)
+
+    def make_layers(self, value_size: int, query_size: int, num_classes: int) -> None:
+        """Create ``Wp``, ``Wq`` and the output layer; the network calls it once the sizes are known."""
+        size = self.size or max(1, value_size // 2)
+        self.project = nn.Linear(value_size, size)
+        self.project_query = nn.Linear(query_size, size)
+        self.output = nn.Linear(size, num_classes)
+
+    def forward(self, pooled: Tensor, query: Tensor) -> Tensor:
+        """Logits ``(B, C)`` from pooled values ``(B, H)`` and queries ``(B, Q)``."""
+        hidden = torch.tanh(self.project(pooled) + self.project_query(query))
+        return self.output(self.dropout(hidden))  # type: ignore[no-any-return]

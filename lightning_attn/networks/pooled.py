@@ -23,6 +23,8 @@ class PooledNetwork(AttentionNetwork):
         head: Pooled value to logits; None means ``LinearHead()``.
     """
 
+    attention: Attention
+
     def __init__(
         self, encoder: Encoder | None = None, attention: Attention | None = None, head: Head | None = None
     ) -> None:

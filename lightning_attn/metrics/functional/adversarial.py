@@ -58,6 +58,8 @@ def adversarial_jsd(
     batch = batch.replace(evidence=None)
     with differentiable(network, batch) as copy:
         schema = network.schema
+        with torch.no_grad():
+            copy = network.read_query(copy)
         many = copy.apply(lambda tensor: tensor.repeat_interleave(adversaries, dim=0))
         values = output.values.detach().clone().repeat_interleave(adversaries, dim=0)
         attention = output.attention.detach().clone()

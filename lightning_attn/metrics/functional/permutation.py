@@ -58,6 +58,7 @@ def permutation_tvd(
     full = schema.probabilities(output.logits)
     seeds = mix(torch.arange(permutations) + seed * permutations).tolist()
     with evaluating(network):
+        batch = network.read_query(batch)
         changes = [
             total_variation(
                 full,
