@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -86,8 +86,8 @@ class InstanceWeighting(Mitigation):
             if isinstance(module, nn.Linear):
                 module.reset_parameters()
         self.classifiers.append(second)
-        for classifier in self.classifiers:
-            classifier.make_layers(self.columns * self.cells)
+        for classifier in (self.classifiers[0], second):
+            cast(MaskClassifier, classifier).make_layers(self.columns * self.cells)
         self.register_buffer("label_count", torch.ones(self.columns, self.cells))
         self.register_buffer("weight_sum", torch.ones(self.columns, self.cells))
         self.register_buffer("weight_count", torch.ones(self.columns, self.cells))
