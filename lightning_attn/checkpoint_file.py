@@ -12,7 +12,7 @@ import torch
 from lightning_attn.types import InputError
 
 #: What `AttentionClassifier` writes, and every use of a checkpoint needs.
-_REQUIRED = ("state_dict", "schema", "data", "hyper_parameters")
+_REQUIRED = ("state_dict", "schema", "data")
 #: What PyTorch says of a file that it could read, but refuses to build an object from.
 _FOREIGN = re.compile(r"Unsupported global|unsupported GLOBAL|Unsupported class|call reduce|Can only (create|build)")
 

@@ -98,7 +98,7 @@ def entry() -> None:
 
 
 def _run(command: str, options: list[str]) -> int:
-    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     from lightning_attn.types import InputError
 

@@ -14,18 +14,24 @@ _LOGGED = (
     "GPU available:",  # EpochLines says what is used
     "TPU available:",
     "HPU available:",
+    "predict returned None",  # an empty batch, where processes have unequal shares
+    "Initializing distributed:",  # each process says so
     "Seed set to",  # config.yaml has it
     "`Trainer.fit` stopped: `max_epochs",  # that is what was asked for
     "Restoring states from the checkpoint",  # said again by "Restored all states"
 )
 #: Regular expressions on warnings that the user cannot or should not act on.
 _WARNED = (
+    ".*JsonargparseDeprecationWarning.*",  # Lightning 2.6 against jsonargparse 4.53
+    ".*skip_unset.*",
+    ".*predict returned None.*",  # an empty batch, where processes have unequal shares
     ".*does not have many workers.*",  # batches of token ids are made faster than workers can send them
     ".*smaller than the logging interval.*",  # nothing of ours is logged by the step
     ".*LeafSpec.*is deprecated.*",  # Lightning 2.6 against PyTorch 2.13, no setting of ours
     ".*in eval mode at the start of training.*",  # a mitigation freezes them, or will
     ".*`weights_only` was not set.*",
-    ".*torch.utils._pytree.*",
+    ".*torch.distributed.nn.functional.all_gather is deprecated.*",  # torchmetrics 1.9 against PyTorch 2.13
+    ".*mitigation/phase.*sync_dist.*",  # it is the same on all processes
 )
 
 
@@ -52,7 +58,7 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         for pattern in _WARNED:
             warnings.filterwarnings("ignore", message=pattern)
-        warnings.showwarning = _show
+        warnings.showwarning = _show  # type: ignore[assignment]  # takes any arguments
         try:
             yield
         finally:

@@ -62,7 +62,7 @@ class Explainer:
 
     def __init__(self, path: str | Path) -> None:
         checkpoint = read_checkpoint(path)
-        if "network" not in checkpoint["hyper_parameters"]:
+        if "network" not in checkpoint.get("hyper_parameters", {}):
             raise InputError(
                 f"The checkpoint {path} was written from Python, without a description of its network; in Python, load "
                 "it with AttentionClassifier.load_from_checkpoint(path, network=...) and explain with that."
@@ -103,7 +103,9 @@ class Explainer:
                 raise InputError(f"Text {number} of {len(texts)} is empty: there is nothing to explain in it.")
         if cut := self.processor.encode(texts).truncated:
             limit = self.processor.max_length
-            warnings.warn(f"{cut:,} of {len(texts):,} texts are longer than {limit} tokens; their end is not read.")
+            warnings.warn(
+                f"{cut:,} of {len(texts):,} texts exceed {limit} tokens; their end is not read.", stacklevel=2
+            )
         # Texts of one length stand together, so that little is padded.
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]

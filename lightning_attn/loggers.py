@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import Logger, WandbLogger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from lightning_attn.run_folder import METRICS
 from lightning_attn.types import InputError

@@ -124,7 +124,8 @@ def _classes(hint: Any) -> Iterator[type]:
 def _subclasses(kind: type) -> Iterator[type]:
     if not kind.__name__.startswith("_"):
         yield kind
-    for below in kind.__subclasses__():
+    direct: list[type] = kind.__subclasses__()
+    for below in direct:
         yield from _subclasses(below)
 
 

@@ -28,11 +28,13 @@ def described(spec: Any) -> str:
     return f"{short}({', '.join(shown)})" if shown else short
 
 
-def differing(asked: Any, used: Any) -> str:
-    """``asked ... became used ...`` if two specifications are not the same; an empty string if they are."""
-    if dict(_leaves(asked)) == dict(_leaves(used)):
-        return ""
-    return f"asked for {described(asked) or 'none'}, used is {described(used) or 'none'}"
+def differing(asked: dict[str, Any], used: dict[str, Any]) -> str:
+    """The arguments that differ, as ``NAME is USED, not ASKED``; an empty string if none does."""
+    return "; ".join(
+        f"{name} is {described(value) or 'none'}, not {described(asked.get(name)) or 'none'}"
+        for name, value in used.items()
+        if dict(_leaves(value)) != dict(_leaves(asked.get(name)))
+    )
 
 
 def _defaults(class_path: str) -> dict[str, Any]:

@@ -65,10 +65,11 @@ class AttentionCLI(LightningCLI):
     """
 
     def __init__(self, args: Sequence[str]) -> None:
-        self.folder: Path | None = None
+        self.folder = Path()
+        # What is tidied up is what this process made itself, and nothing before it has made something.
+        self._made: Path | None = None
         self.checkpoint: dict[str, Any] | None = None
-        self.wandb: WandbLogger | None = None
-        self.trainer: Trainer | None = None
+        self.trainer = None  # type: ignore[assignment]  # it is set late, and looked at when something fails early
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         try:
             self._run(args)
@@ -116,7 +117,7 @@ class AttentionCLI(LightningCLI):
         """Parse, and read the checkpoint before anything else can fail on it."""
         self.config = parser.parse_args(args)
         settings = self.config[self.config.subcommand]
-        self._asked_mitigation = _mitigation(settings)
+        self._asked = _module_arguments(settings)
         path = settings.get("ckpt_path")
         if path is not None:
             self.checkpoint = read_checkpoint(path)
@@ -125,12 +126,34 @@ class AttentionCLI(LightningCLI):
         if "return_predictions" in settings:
             settings.return_predictions = False
 
+    def _parse_ckpt_path(self) -> None:
+        """Let the checkpoint's description of the module overrule the configuration's, if it has one."""
+        # A checkpoint written from Python describes plain arguments alone, which say nothing about the network.
+        if self.checkpoint is not None and "network" in self.checkpoint.get("hyper_parameters", {}):
+            super()._parse_ckpt_path()
+
     def before_instantiate_classes(self) -> None:
-        """Say which mitigation will act, which a checkpoint decides."""
-        used = _mitigation(self.settings)
-        if self.checkpoint is not None and (differences := differing(self._asked_mitigation, used)):
-            print(f"The mitigation is that of the checkpoint, not of the configuration: {differences}.")
-        print(f"Mitigation: {described(used) or 'none'}", flush=True)
+        """Make the run's folder, and say what will be trained, which a checkpoint decides."""
+        trainer = self.settings.trainer
+        if trainer.fast_dev_run:
+            self._scratch = tempfile.TemporaryDirectory()
+            self.folder = Path(self._scratch.name)
+        elif is_first_process():
+            self.folder = self._made = new_run_folder(trainer.default_root_dir, self._run_name())
+        else:
+            # Only the first process writes. The others ask it where, once they can: `Trainer.log_dir` broadcasts.
+            self.folder = Path(trainer.default_root_dir)
+        mode = wandb_mode(self.settings.wandb)
+        for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
+            if getattr(logger, "class_path", "").endswith(".WandbLogger"):
+                logger.init_args.offline = logger.init_args.offline or mode == "offline"
+                if logger.init_args.save_dir == ".":  # the default, which litters the current folder
+                    logger.init_args.save_dir = str(self.folder)
+        if is_first_process():
+            used = _module_arguments(self.settings)
+            if self.checkpoint is not None and (differences := differing(self._asked, used)):
+                print(f"The checkpoint decides what the configuration says otherwise: {differences}.")
+            print(f"Mitigation: {described(used.get('mitigation')) or 'none'}", flush=True)
 
     @property
     def settings(self) -> Any:
@@ -153,14 +176,6 @@ class AttentionCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer, with the run's folder, loggers and callbacks in it."""
         given = self.config_init[self.subcommand].trainer
-        if given.fast_dev_run:
-            self._scratch = tempfile.TemporaryDirectory()
-            self.folder = Path(self._scratch.name)
-        elif is_first_process():
-            self.folder = new_run_folder(given.default_root_dir, self._run_name())
-        else:
-            # Only the first process writes. The others ask it where, once they can: `Trainer.log_dir` broadcasts.
-            self.folder = Path(given.default_root_dir)
         return super().instantiate_trainer(
             default_root_dir=str(self.folder),
             logger=self._loggers(given.logger) if not given.fast_dev_run else False,
@@ -185,10 +200,10 @@ class AttentionCLI(LightningCLI):
         chosen = [] if isinstance(given, bool) or given is None else given
         loggers: list[Logger] = [MetricsFile(self.folder), *(chosen if isinstance(chosen, list) else [chosen])]
         mode = wandb_mode(self.settings.wandb)
-        wanted = given is not False and mode != "disabled" and is_first_process()
-        if wanted and not any(isinstance(logger, WandbLogger) for logger in loggers):
-            self.wandb = start_wandb(self.folder, mode)
-            loggers += [self.wandb] if self.wandb else []
+        theirs = any(isinstance(logger, WandbLogger) for logger in loggers)
+        if given is not False and mode != "disabled" and not theirs and is_first_process():
+            ours = start_wandb(self.folder, mode)
+            loggers += [ours] if ours else []
         if self.settings.tensorboard:
             try:
                 loggers.append(TensorBoardLogger(self.folder, name="", version="tensorboard", default_hp_metric=False))
@@ -209,7 +224,7 @@ class AttentionCLI(LightningCLI):
         if given.enable_progress_bar is None and not any(isinstance(item, ProgressBar) for item in all_callbacks):
             # In a file, a bar is thousands of lines that say nothing; there is a line for each epoch anyway.
             if sys.stderr.isatty():
-                ours.append(TQDMProgressBar())
+                ours.insert(0, TQDMProgressBar())  # before EpochLines, which prints through it
             else:
                 given.enable_progress_bar = False
         kinds = {type(item) for item in all_callbacks}
@@ -227,20 +242,21 @@ class AttentionCLI(LightningCLI):
         if self._scratch is not None:
             self._scratch.cleanup()
             return
-        if self.folder is None or not is_first_process() or not self.folder.is_dir():
+        for logger in [] if self.trainer is None or not is_first_process() else self.trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish(exit_code=int(failed))
+        if self._made is None or not self._made.is_dir():
             return
-        if self.wandb is not None:
-            self.wandb.experiment.finish(exit_code=int(failed))
-        if failed and not (self.folder / METRICS).exists() and not (self.folder / CHECKPOINTS).exists():
-            discard(self.folder)  # nothing came of this run: a folder would be one to look into for nothing
+        if failed and not (self._made / METRICS).exists() and not (self._made / CHECKPOINTS).exists():
+            discard(self._made)  # nothing came of this run: a folder would be one to look into for nothing
             return
         shown = _readable(self.folder)
         print(f"Run folder: {shown}")
         last = self.folder / CHECKPOINTS / "last.ckpt"
         if failed and self._interrupted and last.is_file():
             print(f"To go on, give the same command and --ckpt_path {shlex.quote(str(_readable(last)))}")
-        if self.wandb is not None and (runs := sorted(self.folder.glob("wandb/offline-run-*"))):
-            print(f"To upload it to Weights & Biases: wandb sync {shlex.quote(str(_readable(runs[0])))}")
+        for offline in self.folder.glob("wandb/offline-run-*"):
+            print(f"To upload it to Weights & Biases: wandb sync {shlex.quote(str(_readable(offline)))}")
 
 
 def run(args: Sequence[str]) -> int:
@@ -266,10 +282,10 @@ def run(args: Sequence[str]) -> int:
     return 0
 
 
-def _mitigation(settings: Any) -> Any:
-    """The specification of the mitigation, as plain values; a checkpoint's is stored among ``dict_kwargs``."""
+def _module_arguments(settings: Any) -> dict[str, Any]:
+    """How the module is specified, as plain values; a checkpoint's specification is stored among ``dict_kwargs``."""
     model = settings.model.as_dict()
-    return {**model.get("init_args", {}), **model.get("dict_kwargs", {})}.get("mitigation")
+    return {**model.get("init_args", {}), **model.get("dict_kwargs", {})}
 
 
 def _readable(path: Path) -> Path:

@@ -62,9 +62,7 @@ def test_a_killed_run_ends_as_one_that_was_not(config: Path, unbroken: Path, tmp
 
 
 @pytest.mark.parametrize(("scheduler", "stop"), [(PLATEAU, 1), (PLATEAU, 3), ((), 2)], ids=["early", "late", "none"])
-def test_schedulers_go_on_where_they_were(
-    config: Path, tmp_path: Path, stop: int, scheduler: tuple[str, ...]
-) -> None:
+def test_schedulers_go_on_where_they_were(config: Path, tmp_path: Path, stop: int, scheduler: tuple[str, ...]) -> None:
     whole = run("fit", config, tmp_path / "whole", *scheduler)
     part = run("fit", config, tmp_path / "part", f"--trainer.max_epochs={stop}", *scheduler)
     rest = run("fit", config, tmp_path / "rest", f"--ckpt_path={part}/checkpoints/last.ckpt", *scheduler)

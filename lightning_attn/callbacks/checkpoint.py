@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.cli import ReduceLROnPlateau
 from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 from lightning_attn.run_folder import CHECKPOINTS
 
@@ -62,7 +63,8 @@ class BestAndLastCheckpoint(Checkpoint):
         # A plateau scheduler steps after the last hook of an epoch, and so after last.ckpt was written. Lightning does
         # not make up for it (the other schedulers step before).
         for number, value in self._plateau:
-            trainer.lr_scheduler_configs[number].scheduler.step(value)
+            scheduler = cast(ReduceLROnPlateau, trainer.lr_scheduler_configs[number].scheduler)
+            scheduler.step(value)
         self._plateau = []
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -104,7 +106,9 @@ class BestAndLastCheckpoint(Checkpoint):
         return best is None or (score < best if self.mode == "min" else score > best)
 
     def _saving(self, trainer: Trainer) -> bool:
-        return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not trainer.fast_dev_run
+        return (
+            trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not vars(trainer)["fast_dev_run"]
+        )
 
     def _save(self, trainer: Trainer, path: str) -> None:
         self._plateau = _due_plateau_steps(trainer)

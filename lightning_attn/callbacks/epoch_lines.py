@@ -27,7 +27,9 @@ class EpochLines(Callback):
         """Say how large the network is, and on what it is trained."""
         parameters = sum(parameter.numel() for parameter in pl_module.parameters())
         place = f"{trainer.world_size} x {pl_module.device.type.upper()}"
-        self._print(trainer, f"Training {parameters:,} parameters on {place}, {trainer.num_training_batches} steps an epoch.")
+        self._print(
+            trainer, f"Training {parameters:,} parameters on {place}, {trainer.num_training_batches} steps an epoch."
+        )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -36,18 +38,21 @@ class EpochLines(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line."""
         last = trainer.max_epochs
-        number = f"{trainer.current_epoch + 1}" + (f"/{last}" if last is not None and last > 0 else "")
+        # Counted from 0, as in everything that is logged.
+        done = f"{trainer.current_epoch + 1}" + (f"/{last}" if last is not None and last > 0 else "")
         phase = getattr(getattr(pl_module, "mitigation", None), "phase", "learn")
         remark = " under random attention" if phase == "random" else ""
-        figures = [f"{name} {float(trainer.callback_metrics[name]):.4f}" for name in SHOWN if name in trainer.callback_metrics]
+        figures = [
+            f"{name} {float(trainer.callback_metrics[name]):.4f}" for name in SHOWN if name in trainer.callback_metrics
+        ]
         seconds = time.monotonic() - self._start
-        self._print(trainer, f"Epoch {number}{remark}, {seconds:.1f} s: {', '.join(figures)}")
+        self._print(trainer, f"Epoch {trainer.current_epoch} ({done}){remark}, {seconds:.1f} s: {', '.join(figures)}")
 
     def _print(self, trainer: Trainer, line: str) -> None:
         if not trainer.is_global_zero:
             return
         bar = trainer.progress_bar_callback
-        if bar is not None and bar.is_enabled:
+        if bar is not None:
             bar.print(line)  # above the bar, which a plain print would tear apart
         else:
             print(line, flush=True)

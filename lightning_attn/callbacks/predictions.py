@@ -10,6 +10,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from lightning_attn.callbacks.timing import network_of
 from lightning_attn.data.processor import TextProcessor
 from lightning_attn.run_folder import PREDICTIONS
 
@@ -38,13 +39,15 @@ class PredictionsFile(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: dict[str, Tensor],
+        outputs: dict[str, Tensor] | None,
         batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write the batch."""
-        schema = pl_module.network.schema
+        """Write the batch; under DDP it may be empty."""
+        if outputs is None:
+            return
+        schema = network_of(pl_module).schema
         names = schema.class_names or tuple(str(number) for number in range(schema.num_classes))
         columns = {name: tensor.cpu().tolist() for name, tensor in outputs.items()}
         assert self._file is not None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # explain.py makes what is drawn here
 #: What a method is called on the page, and what its scores say.
 TITLES = {
     "attention": ("Attention", "the weight that the network gave the token"),
-    "gradient": ("Gradient × input", "how strongly the prediction reacts to the token, to first order"),
+    "gradient": ("Gradient x input", "how strongly the prediction reacts to the token, to first order"),
     "occlusion": ("Leave-one-out", "how much the prediction changes when the token is deleted"),
 }
 
@@ -84,13 +84,9 @@ def explain_page(explanations: Sequence[Explanation], source: str) -> str:
         A complete HTML document; everything in it that came from texts or class names is escaped.
     """
     methods = list(explanations[0].scores) if explanations else []
-    switches = "\n".join(
-        f'<label title="{html.escape(_title(method)[1])}"><input type="checkbox" checked value="{html.escape(method)}"> '
-        f"{html.escape(_title(method)[0])}</label>"
-        for method in methods
-    )
     signed = any(score < 0 for item in explanations for scores in item.scores.values() for score in scores)
     legend = _scale(POSITIVE, "little", "much") + (_scale(NEGATIVE, "little", "much, against it") if signed else "")
+    switches = "\n".join(_switch(method) for method in methods)
     cards = "\n".join(_card(item) for item in explanations)
     count = "1 text" if len(explanations) == 1 else f"{len(explanations):,} texts"
     return f"""<!DOCTYPE html>
@@ -99,8 +95,8 @@ def explain_page(explanations: Sequence[Explanation], source: str) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>
 <body><main>
 <h1>What the classifier looked at</h1>
-<div class="faint">{count}, explained by {html.escape(source)}. The deeper the colour, the larger the token's share;
-every method is coloured relative to its own largest value in the text. Point at a token for its value.</div>
+<div class="faint">{count}, explained by {html.escape(source)}. The deeper the colour, the more the token counts; every
+method is coloured relative to its own largest value in the text. Point at a token for its value.</div>
 <div class="controls">{switches}<span class="faint">{legend}</span></div>
 {cards}
 </main><script>{_SCRIPT}</script></body>
@@ -110,19 +106,35 @@ every method is coloured relative to its own largest value in the text. Point at
 
 def _card(item: Explanation) -> str:
     ranked = sorted(item.probabilities.items(), key=lambda pair: -pair[1])
-    classes = "\n".join(
-        f'<span>{html.escape(name)}</span><div class="track"><div class="fill{" win" if name == item.prediction else ""}" '
-        f'style="width:{100 * probability:.1f}%"></div></div><span class="number">{100 * probability:.1f} %</span>'
-        for name, probability in ranked
-    )
-    methods = "\n".join(
-        f'<section data-method="{html.escape(method)}"><h3 title="{html.escape(_title(method)[1])}">'
-        f'{html.escape(_title(method)[0])}</h3><div class="tokens">{highlight_html(item.tokens, scores)}</div></section>'
-        for method, scores in item.scores.items()
-    )
+    classes = "\n".join(_bar(name, probability, name == item.prediction) for name, probability in ranked)
+    methods = "\n".join(_method(method, item.tokens, scores) for method, scores in item.scores.items())
     return (
-        f'<article><div class="verdict"><h2>{html.escape(item.prediction)}</h2><div class="classes">{classes}</div></div>'
-        f'<div class="methods">{methods}</div></article>'
+        f'<article><div class="verdict"><h2>{html.escape(item.prediction)}</h2>\n'
+        f'<div class="classes">{classes}</div></div>\n<div class="methods">{methods}</div></article>'
+    )
+
+
+def _bar(name: str, probability: float, winner: bool) -> str:
+    share = f"{100 * probability:.1f}"
+    return (
+        f'<span>{html.escape(name)}</span><div class="track"><div class="fill{" win" if winner else ""}" '
+        f'style="width:{share}%"></div></div><span class="number">{share} %</span>'
+    )
+
+
+def _method(method: str, tokens: Sequence[str], scores: Sequence[float]) -> str:
+    title, meaning = _title(method)
+    return (
+        f'<section data-method="{html.escape(method)}"><h3 title="{html.escape(meaning)}">{html.escape(title)}</h3>'
+        f'<div class="tokens">{highlight_html(tokens, scores)}</div></section>'
+    )
+
+
+def _switch(method: str) -> str:
+    title, meaning = _title(method)
+    return (
+        f'<label title="{html.escape(meaning)}"><input type="checkbox" checked value="{html.escape(method)}"> '
+        f"{html.escape(title)}</label>"
     )
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +104,9 @@ def test_a_kill_while_writing_leaves_the_old_checkpoint(tmp_path: Path, monkeypa
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     callback = BestAndLastCheckpoint()
-    trainer = Trainer(fast_dev_run=True, default_root_dir=tmp_path, accelerator="cpu", callbacks=[callback], logger=False)
+    trainer = Trainer(
+        fast_dev_run=True, default_root_dir=tmp_path, accelerator="cpu", callbacks=[callback], logger=False
+    )
     loader = DataLoader(TensorDataset(torch.ones(4, 1)), 2)
     trainer.fit(Scripted([0.1]), loader, loader)
-    assert os.listdir(tmp_path) == []
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,144 @@
+"""One clear sentence, exit status 2, no traceback; problems of the data themselves are tested in ``tests/data``."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_attn.cli import main
+from tests.run_tools import command, run, start, write_config
+
+ENCODER = "--model.init_args.network.init_args.encoder"
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_config(tmp_path_factory.mktemp("config"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run("fit", config, tmp_path_factory.mktemp("t"), "--trainer.max_epochs=1") / "checkpoints" / "last.ckpt"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one sentence."""
+    capsys.readouterr()
+    assert main(arguments) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("error", "Traceback", "usage"))]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--trainer.max_epoch=3"], ["trainer.max_epoch", "did you mean trainer.max_epochs"]),
+        (["--foo=3"], ["'foo'"]),
+        ([f"{ENCODER}.class_path=BiLST"], ["'BiLST'", "did you mean BiLSTM", "Average, BiLSTM, CNN"]),
+        ([f"{ENCODER}.class_path=nothing.Encoder"], ["nothing"]),
+        ([f"{ENCODER}.init_args.hidden=3"], ["'hidden'", "hidden_size"]),
+        ([f"{ENCODER}.init_args.values=some"], ["'some'", "'contextual' or 'local'"]),
+        (["--model.init_args.optimizer.init_args.lr=fast"], ["lr", "'fast'", "float"]),
+        (["--trainer.max_epochs=many"], ["trainer.max_epochs", "'many'", "int"]),
+        (["--data=Synth"], ["'Synth'", "SyntheticReviewsDataModule"]),
+        (["--data.init_args.train_size=0"], ["train_size", "at least 2"]),
+        (["--trainer.callbacks+=FaithfulnessCallbck"], ["did you mean FaithfulnessCallback"]),
+        (
+            ["--model.init_args.mitigation=RandomPretraining", "--model.init_args.mitigation.init_args.epochs=0"],
+            ["epochs"],
+        ),
+        (["--data=SSTDataModule"], ["SSTDataModule needs path", "--data.init_args.path"]),
+        (["--data=SSTDataModule", "--data.init_args.path=nowhere"], ["nowhere"]),
+        (["--config=nowhere.yaml"], ["nowhere.yaml", "does not exist"]),
+        (["--wandb=sometimes"], ["sometimes", "offline"]),
+    ],
+    ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else None,
+)
+def test_a_wrong_configuration(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], parts: list[str]
+) -> None:
+    sentence = refused(capsys, *command("fit", config, tmp_path / "runs", "--wandb=disabled"), *options)
+    for part in parts:
+        assert part in sentence
+    assert not list(tmp_path.glob("runs/*"))
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ("trainer: {max_epoch: 3}", "did you mean trainer.max_epochs"),
+        ("model: {init_args: {network: {init_args: {encodr: CNN}}}}", "did you mean encoder"),
+        (
+            "model: {init_args: {mitigation: {class_path: Compose, init_args: {mitigations: [RandomPretrain]}}}}",
+            "did you mean RandomPretraining",
+        ),
+        ("trainer: [\n half: {", "config"),
+        ("only words", "only words"),
+    ],
+)
+def test_a_wrong_file(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, part: str
+) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(content)
+    assert part in refused(capsys, *command("fit", config, tmp_path / "runs", "--config", str(overlay)))
+
+
+def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "fit, validate, test, predict, explain" in refused(capsys, "fot")
+
+
+class Code:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[str, int]]:
+        return (os.mkdir, (str(self.target), 0o777))
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "test", "explain"])
+def test_checkpoints_that_cannot_be_used(
+    config: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], subcommand: str
+) -> None:
+    ran = tmp_path / "ran"
+    (tmp_path / "truncated.ckpt").write_bytes(checkpoint.read_bytes()[:2000])
+    (tmp_path / "empty.ckpt").write_bytes(b"")
+    (tmp_path / "text.ckpt").write_text("<html>")
+    torch.save({"state_dict": {}, "run": Code(ran)}, tmp_path / "code.ckpt")
+    (tmp_path / "pickle.ckpt").write_bytes(pickle.dumps(Code(ran)))
+    torch.save({"state_dict": {}, "epoch": 0}, tmp_path / "other.ckpt")
+    parts = {
+        "nowhere": "other.ckpt",  # what there is in that folder
+        "truncated": "truncated, damaged",
+        "empty": "truncated, damaged",
+        "text": "truncated, damaged",
+        "code": "could run code",
+        "pickle": "cannot be read",
+        "other": "not written by an AttentionClassifier",
+    }
+    base = ["explain", "--text=a"] if subcommand == "explain" else command(subcommand, config, tmp_path / "runs")
+    for name, part in parts.items():
+        assert part in refused(capsys, *base, f"--ckpt_path={tmp_path / name}.ckpt")
+    assert not ran.exists()
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_run_folder_that_cannot_be_made(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert "default_root_dir" in refused(capsys, *command("fit", config, tmp_path / "file"))
+
+
+def test_several_processes_say_it_once(config: Path, tmp_path: Path) -> None:
+    options = ["--trainer.devices=2", "--trainer.strategy=ddp_find_unused_parameters_true", "--wandb=disabled"]
+    wrong = ["--data=SSTDataModule", f"--data.init_args.path={tmp_path / 'nowhere'}"]
+    process = start(*command("fit", config, tmp_path / "runs", *options, *wrong))
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert errors.count("error: ") == 1
+    assert "Traceback" not in errors

@@ -1,0 +1,105 @@
+"""Every YAML file of ``configs/`` is found by itself and run for a step."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lightning_attn.cli import main
+from tests.run_tools import start
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+
+
+def trees(folder: Path) -> None:
+    for split in ("train", "dev", "test"):
+        lines = ["(3 (2 a) (4 (3 good) (2 film)))", "(1 (2 a) (0 (1 bad) (2 film)))"] * 8
+        (folder / f"{split}.txt").write_text("\n".join(lines) + "\n")
+
+
+def reviews(folder: Path) -> None:
+    for split in ("train", "test"):
+        rows = [{"text": f"a {word} film number {n}", "label": word} for n in range(20) for word in ("good", "bad")]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def rationales(folder: Path) -> None:
+    (folder / "docs").mkdir()
+    for split in ("train", "val", "test"):
+        rows = []
+        for number in range(16):
+            name, label = f"{split}_{number}.txt", ("POS", "NEG")[number % 2]
+            (folder / "docs" / name).write_text(f"a {label.lower()} film\nthe end number {number}\n")
+            place = {"docid": name, "start_token": 1, "end_token": 2, "start_sentence": 0, "end_sentence": 1}
+            evidences = [[{"text": label.lower(), **place}]]
+            rows.append({"annotation_id": name, "classification": label, "evidences": evidences, "query": "Good?"})
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def blocks(folder: Path) -> None:
+    for split in ("train", "dev", "test"):
+        lines = [f"{n % 2}\ta {('bad', 'good')[n % 2]} film . the river is long ." for n in range(16)]
+        (folder / f"{split}.txt").write_text("\n".join(lines) + "\n")
+        (folder / f"{split}.txt.block").write_text("1 1 1 1 0 0 0 0 0\n" * 16)
+
+
+MAKERS: dict[str, Callable[[Path], None]] = {
+    "SSTDataModule": trees,
+    "TextDataModule": reviews,
+    "ERASERDataModule": rationales,
+    "BlockMaskDataModule": blocks,
+}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(CONFIGS)))
+def test_every_config_trains(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LIGHTNING_ATTN_CACHE", str(tmp_path / "cache"))
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    content = yaml.safe_load(file.read_text())
+    base = [] if "data" in content else ["--config", str(CONFIGS / "quickstart.yaml")]
+    command = ["fit", *base, "--config", str(file), "--trainer.fast_dev_run=true"]
+    if (kind := content.get("data", {}).get("class_path")) in MAKERS:
+        data = tmp_path / "data"
+        data.mkdir()
+        MAKERS[kind](data)
+        command.append(f"--data.init_args.path={data}")
+    if content.get("trainer", {}).get("accelerator") == "gpu":
+        if not torch.cuda.is_available():
+            assert main(command) == 2
+            assert "gpu" in capsys.readouterr().err.lower()
+            return
+    elif "strategy" in content.get("trainer", {}):
+        # Processes of their own: a process group would stay with the tests that come after this one.
+        process = start(*command)
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors
+        return
+    else:
+        command += ["--trainer.devices=1", "--trainer.accelerator=cpu"]
+    assert main(command) == 0
+    assert not list(here.iterdir())
+
+
+def test_there_is_what_the_documentation_names() -> None:
+    names = {str(file.relative_to(CONFIGS)) for file in FILES}
+    mitigations = {f"mitigations/{name}.yaml" for name in ("none", "random_pretraining", "instance_weighting", "both")}
+    trainers = {f"trainer/{name}.yaml" for name in ("cpu", "gpu", "ddp")}
+    data = {f"{name}.yaml" for name in ("quickstart", "sst", "imdb", "eraser_movies", "sst_wiki")}
+    assert mitigations | trainers | data <= names
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(CONFIGS)))
+def test_every_config_says_how_to_run_it(file: Path) -> None:
+    comment = "".join(line for line in file.read_text().splitlines(keepends=True) if line.startswith("#"))
+    assert re.search(rf"lightning-attn fit .*{re.escape(str(file.relative_to(CONFIGS.parent)))}", comment)
