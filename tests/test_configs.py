@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -50,12 +51,30 @@ def blocks(folder: Path) -> None:
         (folder / f"{split}.txt.block").write_text("1 1 1 1 0 0 0 0 0\n" * 16)
 
 
+def stories(folder: Path) -> None:
+    story = "1 Mary went to the {0}.\n2 John went to the {1}.\n3 Where is Mary?\t{0}\t1\n4 Where is John?\t{1}\t2\n"
+    names = ("hall", "attic", "garden", "office")
+    told = "".join(story.format(*pair) for pair in itertools.permutations(names, 2))
+    for split in ("train", "test"):
+        (folder / f"qa1_facts_{split}.txt").write_text(told)
+
+
+def inferences(folder: Path) -> None:
+    labels = ("entailment", "neutral", "contradiction")
+    rows = [f"a man sleeps {n}\tsomebody is {label}\t{label}" for n in range(8) for label in labels]
+    for split in ("train", "dev", "test"):
+        (folder / f"{split}.tsv").write_text("\n".join(["sentence1\tsentence2\tgold_label", *rows]) + "\n")
+
+
 MAKERS: dict[str, Callable[[Path], None]] = {
     "SSTDataModule": trees,
     "TextDataModule": reviews,
     "ERASERDataModule": rationales,
     "BlockMaskDataModule": blocks,
+    "BabiDataModule": stories,
+    "NLIDataModule": inferences,
 }
+PLACES = {"NLIDataModule": {"train": "train.tsv", "val": "dev.tsv", "test": "test.tsv"}}  # of others, the folder
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(CONFIGS)))
@@ -73,7 +92,8 @@ def test_every_config_trains(
         data = tmp_path / "data"
         data.mkdir()
         MAKERS[kind](data)
-        command.append(f"--data.init_args.path={data}")
+        places = PLACES.get(kind, {"path": "."})
+        command += [f"--data.init_args.{argument}={data / place}" for argument, place in places.items()]
     if content.get("trainer", {}).get("accelerator") == "gpu":
         if not torch.cuda.is_available():
             assert main(command) == 2
@@ -95,7 +115,7 @@ def test_there_is_what_the_documentation_names() -> None:
     names = {str(file.relative_to(CONFIGS)) for file in FILES}
     mitigations = {f"mitigations/{name}.yaml" for name in ("none", "random_pretraining", "instance_weighting", "both")}
     trainers = {f"trainer/{name}.yaml" for name in ("cpu", "gpu", "ddp")}
-    data = {f"{name}.yaml" for name in ("quickstart", "sst", "imdb", "eraser_movies", "sst_wiki")}
+    data = {f"{name}.yaml" for name in ("quickstart", "sst", "imdb", "eraser_movies", "sst_wiki", "nli", "babi")}
     assert mitigations | trainers | data <= names
 
 

@@ -71,15 +71,6 @@ class AttentionClassifier(LightningModule):
         """The mitigation that the network's attention layer owns."""
         return self.network.mitigation
 
-    @property
-    def allow_zero_length_dataloader_with_multiple_devices(self) -> bool:
-        """True: a rank may have nothing to evaluate when there are fewer examples than processes."""
-        return True
-
-    @allow_zero_length_dataloader_with_multiple_devices.setter
-    def allow_zero_length_dataloader_with_multiple_devices(self, value: bool) -> None:
-        """Lightning assigns this in its own constructor; the answer stays True."""
-
     def forward(self, batch: Batch) -> AttentionOutput:
         """The network's output for a batch."""
         output: AttentionOutput = self.network(batch)
@@ -105,7 +96,7 @@ class AttentionClassifier(LightningModule):
         if stage == "fit" and self.mitigation.freezes and isinstance(strategy, DDPStrategy) and not searches:
             raise InputError(
                 f"{type(self.mitigation).__name__} freezes parameters during training, which DDP does not expect; use "
-                " --trainer.strategy=ddp_find_unused_parameters_true, as configs/trainer/ddp.yaml does."
+                "--trainer.strategy=ddp_find_unused_parameters_true, as configs/trainer/ddp.yaml does."
             )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -136,7 +127,7 @@ class AttentionClassifier(LightningModule):
         auxiliary = mitigation.auxiliary_loss(output, batch, self.network)
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
         phase = float(mitigation.phase == "learn")
-        self.log("mitigation/phase", phase, on_step=False, on_epoch=True, batch_size=len(batch))
+        self.log("mitigation/phase", phase, on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=True)
         for name, metric in mitigation.metrics().items():
             if metric.update_called:  # a mitigation that rests in this phase has nothing to log
                 self.log(f"mitigation/{name}", metric, on_step=False, on_epoch=True)
@@ -166,12 +157,12 @@ class AttentionClassifier(LightningModule):
         self._join_without_examples(self.test_metrics)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update the metrics; under DDP a batch may be empty."""
+        """Update the metrics; a process that has run out of examples gets empty batches."""
         if len(batch):
             self._update_metrics(self.val_metrics, self(batch).logits, batch.target)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update the metrics; under DDP a batch may be empty."""
+        """Update the metrics; a process that has run out of examples gets empty batches."""
         if len(batch):
             self._update_metrics(self.test_metrics, self(batch).logits, batch.target)
 
