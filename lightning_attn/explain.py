@@ -36,6 +36,7 @@ class Explanation:
         probabilities: By class name.
         tokens: What the network read, boundary tokens left out.
         scores: By method, one number a token.
+        query: Question or hypothesis that the text was read under; None for single texts.
     """
 
     text: str
@@ -43,6 +44,7 @@ class Explanation:
     probabilities: dict[str, float]
     tokens: list[str]
     scores: dict[str, list[float]]
+    query: str | None = None
 
 
 class Explainer:
@@ -80,6 +82,7 @@ class Explainer:
         methods: Sequence[str] = DEFAULT_METHODS,
         batch_size: int = 32,
         progress: bool = False,
+        queries: Sequence[str] | None = None,
     ) -> list[Explanation]:
         """Explain texts.
 
@@ -88,12 +91,13 @@ class Explainer:
             methods: Names of attribution methods.
             batch_size: Texts read at once.
             progress: Whether to show a bar on the standard error stream.
+            queries: Question or hypothesis of each text, for a network that reads pairs; None for single texts.
 
         Returns:
             One explanation a text, in their order.
 
         Raises:
-            InputError: A text is empty, or a method is unknown.
+            InputError: A text or a query is empty, a method is unknown, or queries are missing or out of place.
         """
         if not texts:
             return []
@@ -101,6 +105,7 @@ class Explainer:
         for number, text in enumerate(texts, 1):
             if not text.strip():
                 raise InputError(f"Text {number} of {len(texts)} is empty: there is nothing to explain in it.")
+        self._check_queries(texts, queries)
         if cut := self.processor.encode(texts).truncated:
             limit = self.processor.max_length
             warnings.warn(
@@ -111,12 +116,29 @@ class Explainer:
         batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
         found: dict[int, Explanation] = {}
         for rows in track(batches, "Explaining", console=Console(stderr=True), disable=not progress, transient=True):
-            explained = self._explain_batch([texts[row] for row in rows], makers)
+            asked = None if queries is None else [queries[row] for row in rows]
+            explained = self._explain_batch([texts[row] for row in rows], asked, makers)
             found.update(zip(rows, explained, strict=True))
         return [found[row] for row in range(len(texts))]
 
-    def _explain_batch(self, texts: list[str], methods: dict[str, attribution.Attribution]) -> list[Explanation]:
-        batch = self.processor.batch(texts).to(self.device)
+    def _check_queries(self, texts: Sequence[str], queries: Sequence[str] | None) -> None:
+        pairs = type(self.network).read_query is not AttentionNetwork.read_query
+        if pairs and queries is None:
+            raise InputError("The checkpoint's network reads a text and a query: give the query too (--query).")
+        if queries is None:
+            return
+        if not pairs:
+            raise InputError("The checkpoint's network reads single texts: leave the query out.")
+        if len(queries) != len(texts):
+            raise InputError(f"There are {len(texts)} texts but {len(queries)} queries: give one query a text.")
+        for number, query in enumerate(queries, 1):
+            if not query.strip():
+                raise InputError(f"Query {number} of {len(queries)} is empty: there is nothing to ask in it.")
+
+    def _explain_batch(
+        self, texts: list[str], queries: list[str] | None, methods: dict[str, attribution.Attribution]
+    ) -> list[Explanation]:
+        batch = self.processor.batch(texts, queries).to(self.device)
         schema = self.network.schema
         with torch.no_grad():
             probabilities = schema.probabilities(self.network(batch).logits)
@@ -134,6 +156,7 @@ class Explainer:
                     probabilities=dict(zip(names, probabilities[row].tolist(), strict=True)),
                     tokens=[token for token, keep in zip(surface, shown, strict=True) if keep],
                     scores={name: values[row][batch.inner[row]].tolist() for name, values in scores.items()},
+                    query=None if queries is None else queries[row],
                 )
             )
         return explanations
@@ -165,6 +188,9 @@ def explain_command(options: Sequence[str]) -> int:
     )
     parser.add_argument("--ckpt_path", required=True, help="a checkpoint that fit wrote")
     parser.add_argument("--text", nargs="+", default=[], help="texts, each in quotes")
+    parser.add_argument(
+        "--query", nargs="+", help="question or hypothesis: one a text, or one for all, where the network reads pairs"
+    )
     parser.add_argument("--file", help="a text file, one text a line; - is the standard input")
     parser.add_argument(
         "--method",
@@ -183,11 +209,14 @@ def explain_command(options: Sequence[str]) -> int:
         raise InputError("There is nothing to explain: give --text or --file.")
     if arguments.batch_size < 1:
         raise InputError(f"--batch_size must be at least 1, not {arguments.batch_size}.")
+    queries = arguments.query
+    if queries is not None and len(queries) == 1:
+        queries = queries * len(texts)
     methods = [name.strip() for name in arguments.method.split(",") if name.strip()] or list(DEFAULT_METHODS)
     with quiet():
         explainer = Explainer(arguments.ckpt_path)
         progress = len(texts) > arguments.batch_size and sys.stderr.isatty()
-        explanations = explainer.explain(texts, methods, arguments.batch_size, progress)
+        explanations = explainer.explain(texts, methods, arguments.batch_size, progress, queries)
     if arguments.output:
         from lightning_attn.report.explain_page import explain_page
 

@@ -108,9 +108,10 @@ def _card(item: Explanation) -> str:
     ranked = sorted(item.probabilities.items(), key=lambda pair: -pair[1])
     classes = "\n".join(_bar(name, probability, name == item.prediction) for name, probability in ranked)
     methods = "\n".join(_method(method, item.tokens, scores) for method, scores in item.scores.items())
+    query = "" if item.query is None else f'<div class="faint">Query: {html.escape(item.query)}</div>\n'
     return (
         f'<article><div class="verdict"><h2>{html.escape(item.prediction)}</h2>\n'
-        f'<div class="classes">{classes}</div></div>\n<div class="methods">{methods}</div></article>'
+        f'<div class="classes">{classes}</div></div>\n{query}<div class="methods">{methods}</div></article>'
     )
 
 
