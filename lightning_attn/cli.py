@@ -107,7 +107,7 @@ def _run(command: str, options: list[str]) -> int:
             from lightning_attn.explain import explain_command
 
             return explain_command(options)
-        from lightning_attn.training_cli import run
+        from lightning_attn.commands.training import run
 
         return run([command, *["--help" if option == "--help-all" else option for option in options]])
     except (InputError, MisconfigurationException) as error:

@@ -17,7 +17,7 @@ from rich.progress import track
 
 from lightning_attn import attribution
 from lightning_attn.checkpoint_file import read_checkpoint
-from lightning_attn.console import quiet
+from lightning_attn.commands.console import quiet
 from lightning_attn.data.processor import TextProcessor
 from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks.base import AttentionNetwork

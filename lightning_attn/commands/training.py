@@ -22,13 +22,13 @@ from lightning_attn.callbacks.epoch_lines import EpochLines
 from lightning_attn.callbacks.predictions import PredictionsFile
 from lightning_attn.callbacks.step_seed import StepSeed
 from lightning_attn.checkpoint_file import read_checkpoint
-from lightning_attn.console import quiet
+from lightning_attn.commands.console import quiet
+from lightning_attn.commands.parse_errors import sentence
+from lightning_attn.commands.specification import described, differing
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.loggers import MetricsFile, WandbMode, guard, start_wandb, use_epoch_axis, wandb_mode
 from lightning_attn.modules import AttentionClassifier
-from lightning_attn.parse_errors import sentence
 from lightning_attn.run_folder import CHECKPOINTS, METRICS, discard, is_first_process, new_run_folder
-from lightning_attn.specification import described, differing
 from lightning_attn.types import InputError
 
 
