@@ -86,8 +86,11 @@ def main(args: Sequence[str] | None = None) -> int:
         description, ckpt_path = _RUNS[command]
         print(RUN_HELP.format(command=command, description=description, ckpt_path=ckpt_path), end="")
         return 0
-    if command not in (*_RUNS, "explain"):
-        print(f"error: There is no command {command!r}; the commands are {', '.join(_RUNS)}, explain.", file=sys.stderr)
+    if command not in (*_RUNS, "explain", "report"):
+        print(
+            f"error: There is no command {command!r}; the commands are {', '.join(_RUNS)}, explain, report.",
+            file=sys.stderr,
+        )
         return 2
     return _run(command, options)
 
@@ -107,6 +110,10 @@ def _run(command: str, options: list[str]) -> int:
             from lightning_attn.explain import explain_command
 
             return explain_command(options)
+        if command == "report":
+            from lightning_attn.report.report_page import report_command
+
+            return report_command(options)
         from lightning_attn.commands.training import run
 
         return run([command, *["--help" if option == "--help-all" else option for option in options]])

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from rich.console import Console
@@ -17,6 +15,7 @@ from rich.progress import track
 
 from lightning_attn import attribution
 from lightning_attn.checkpoint_file import read_checkpoint
+from lightning_attn.commands.arguments import Arguments
 from lightning_attn.commands.console import quiet
 from lightning_attn.data.processor import TextProcessor
 from lightning_attn.modules import AttentionClassifier
@@ -162,11 +161,6 @@ class Explainer:
         return explanations
 
 
-class _Arguments(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"explain: {message}; see lightning-attn explain --help.")
-
-
 def explain_command(options: Sequence[str]) -> int:
     """Run ``lightning explain``.
 
@@ -179,17 +173,18 @@ def explain_command(options: Sequence[str]) -> int:
     Raises:
         InputError: The user's input was wrong.
     """
-    parser = _Arguments(
-        prog="lightning-attn explain",
-        description="Explain texts with a checkpoint: prediction, and the importance of every token.",
-        epilog='Example: lightning-attn explain --ckpt_path runs/RUN/checkpoints/best.ckpt --text "a great film" '
-        "--output page.html",
-        allow_abbrev=False,
+    parser = Arguments(
+        "explain",
+        "Explain texts with a checkpoint: prediction, and the importance of every token.",
+        'lightning-attn explain --ckpt_path runs/RUN/checkpoints/best.ckpt --text "a great film" --output page.html',
     )
     parser.add_argument("--ckpt_path", required=True, help="a checkpoint that fit wrote")
-    parser.add_argument("--text", nargs="+", default=[], help="texts, each in quotes")
+    parser.add_argument("--text", nargs="+", action="extend", default=[], help="texts, each in quotes")
     parser.add_argument(
-        "--query", nargs="+", help="question or hypothesis: one a text, or one for all, where the network reads pairs"
+        "--query",
+        nargs="+",
+        action="extend",
+        help="question or hypothesis: one a text, or one for all, where the network reads pairs",
     )
     parser.add_argument("--file", help="a text file, one text a line; - is the standard input")
     parser.add_argument(
@@ -200,10 +195,9 @@ def explain_command(options: Sequence[str]) -> int:
     parser.add_argument("-o", "--output", help="write a page to look at, such as page.html")
     parser.add_argument("--json", default="-", help="where one JSON object a text goes (default: the standard output)")
     parser.add_argument("--batch_size", type=int, default=32, help="texts read at once (default: %(default)s)")
-    try:
-        arguments = parser.parse_args(options)
-    except SystemExit as request:  # after --help
-        return int(request.code or 0)
+    arguments = parser.parse(options)
+    if arguments is None:
+        return 0
     texts = [*arguments.text, *(_read(arguments.file) if arguments.file else [])]
     if not texts:
         raise InputError("There is nothing to explain: give --text or --file.")

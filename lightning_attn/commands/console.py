@@ -31,7 +31,6 @@ _WARNED = (
     ".*in eval mode at the start of training.*",  # a mitigation freezes them, or will
     ".*`weights_only` was not set.*",
     ".*torch.distributed.nn.functional.all_gather is deprecated.*",  # torchmetrics 1.9 against PyTorch 2.13
-    ".*mitigation/phase.*sync_dist.*",  # it is the same on all processes
 )
 
 
