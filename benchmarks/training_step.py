@@ -59,7 +59,8 @@ def framework(batches: list[Batch], schema: DataSchema, mitigation: Mitigation) 
     """The same epoch through the Trainer."""
     module = AttentionClassifier(network(schema), mitigation)
     trainer = Trainer(
-        max_epochs=1,
+        max_epochs=-1,  # pretraining refuses a training that is over before it is
+        max_steps=len(batches),
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,

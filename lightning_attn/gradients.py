@@ -41,16 +41,23 @@ def differentiable(network: AttentionNetwork, batch: Batch) -> Iterator[Batch]:
     Yields:
         The copy, to be used in place of ``batch``.
     """
-    # cuDNN refuses the backward pass of a recurrent layer in evaluation mode; the native kernels do not.
-    recurrent = any(isinstance(module, nn.RNNBase) for module in network.modules())
-    cudnn = torch.backends.cudnn.enabled and not recurrent
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        torch.backends.cudnn.flags(enabled=cudnn),
-        evaluating(network),
-    ):
+    with torch.inference_mode(False), torch.enable_grad(), _native_recurrence(network), evaluating(network):
         yield batch.apply(torch.clone)
+
+
+@contextmanager
+def _native_recurrence(network: AttentionNetwork) -> Iterator[None]:
+    """Without cuDNN for a recurrent network: it refuses the backward pass in evaluation mode, the native kernels do not.
+
+    Only this one switch is touched: ``torch.backends.cudnn.flags`` would reset the user's others.
+    """
+    before = torch.backends.cudnn.enabled
+    if any(isinstance(module, nn.RNNBase) for module in network.modules()):
+        torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
 
 
 def explained_probability(network: AttentionNetwork, logits: Tensor, target: Tensor) -> Tensor:

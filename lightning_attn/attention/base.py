@@ -44,7 +44,7 @@ class AttentionLayer(nn.Module, ABC):
         """
         allowed = attendable(batch, self.attend_special)
         raw = self.raw_scores(keys, batch)
-        scores = (raw / self.temperature).masked_fill(~allowed, torch.finfo(keys.dtype).min)
+        scores = (raw / self.temperature).masked_fill(~allowed, torch.finfo(raw.dtype).min)
         learned = masked_softmax(scores, allowed)
         observed = self.mitigation.observe(learned, batch) if self.training else learned
         return scores, learned, observed

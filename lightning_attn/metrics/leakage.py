@@ -35,7 +35,8 @@ class LeakedBits(PerExampleMean):
 
     def update(self, attention: Tensor, batch: Batch) -> None:
         """Add a batch: weights ``(B, L)``; ``batch.target`` holds class indices ``(B,)``."""
-        features = attention_features(attention, batch.inner)
+        # Special tokens that are attended count too: weight on them is where a label can hide best.
+        features = attention_features(attention, batch.inner | (attention > 0))
         self.add(torch.cat([features, batch.target[:, None].to(features)], dim=-1), batch.index)
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]

@@ -86,7 +86,9 @@ class Measurement:
     @cached_property
     def output(self) -> AttentionOutput:
         """The forward pass, that of the gradient where one is needed anyway."""
-        if any("kendall_gradient" in name for name in self.names):
+        # An accelerator may run the gradient pass with other kernels than the perturbed texts, and what these are
+        # compared with must be computed as they are.
+        if self.batch.device.type == "cpu" and any("kendall_gradient" in name for name in self.names):
             return self.gradient.output
         with torch.no_grad(), evaluating(self.network):
             return self.network(self.batch)  # type: ignore[no-any-return]
@@ -110,7 +112,9 @@ class Measurement:
     @cached_property
     def attention(self) -> Tensor:
         """Attention with rounding noise merged: for ranking only, shape ``(B, L)``."""
-        return self.denoised(self.output.attention, _NOISE * self.output.attention.amax(dim=-1, keepdim=True))
+        weights = self.output.attention
+        # The noise of a softmax is relative to each weight, however small, hence the logarithm.
+        return self.denoised(weights.clamp_min(torch.finfo(weights.dtype).tiny).log(), 10 * _NOISE)
 
     def denoised(self, scores: Tensor, tolerance: Tensor | float) -> Tensor:
         """Scores for ranking in which differences of rounding noise are ties."""

@@ -23,9 +23,11 @@ class Mitigation(nn.Module):
 
     Attributes:
         freezes: Whether parameters go without gradient in some epoch; DDP must then look for unused parameters.
+        random_epochs: Number of epochs in the phase ``random``; training must be longer, or the scorer never learns.
     """
 
     freezes: bool = False
+    random_epochs: int = 0
 
     @property
     def phase(self) -> Phase:

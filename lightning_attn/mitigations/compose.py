@@ -39,6 +39,11 @@ class Compose(Mitigation):
         return any(mitigation.freezes for mitigation in self.mitigations)
 
     @property
+    def random_epochs(self) -> int:  # type: ignore[override]
+        """The most that any of them asks for."""
+        return max(mitigation.random_epochs for mitigation in self.mitigations)
+
+    @property
     def phase(self) -> Phase:
         """``random`` while any of them is in it."""
         return "random" if any(mitigation.phase == "random" for mitigation in self.mitigations) else "learn"

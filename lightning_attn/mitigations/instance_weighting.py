@@ -35,7 +35,8 @@ class InstanceWeighting(Mitigation):
     Args:
         classifier: Estimator of P(y | attention), copied for the second fold; None means ``SetMaskClassifier()``.
         warmup_steps: Training steps in which all weights are 1 while the estimator learns.
-        floor: Smallest P(y | attention) that is believed, in (0, 1); bounds the weights by P(y) / floor.
+        floor: Smallest P(y | attention) that is believed, in (0, 1); bounds the weights by P(y) / floor before they are
+            divided by their class mean.
         momentum: Memory of the running class means that weights are divided by, in [0, 1).
         seed: Seed of the assignment of examples to folds. Folds are a hash of ``Batch.index``, not its parity, which
             could go with the label in a file that alternates the classes.
@@ -62,6 +63,7 @@ class InstanceWeighting(Mitigation):
             raise ValueError(f"momentum must be in [0, 1), got {momentum}.")
         super().__init__()
         self.classifiers = nn.ModuleList([classifier or SetMaskClassifier()])
+        self.built = False
         self.warmup_steps = warmup_steps
         self.floor = floor
         self.momentum = momentum
@@ -77,7 +79,14 @@ class InstanceWeighting(Mitigation):
         )
 
     def build(self, schema: DataSchema) -> None:
-        """Make the second estimator and the running means for this number of classes."""
+        """Make the second estimator and the running means for this number of classes.
+
+        Raises:
+            ValueError: It was built before: estimators and means belong to one network.
+        """
+        if self.built:
+            raise ValueError("This InstanceWeighting belongs to a network already; make a new one for another network.")
+        self.built = True
         self.multi_label = schema.multi_label
         # A target is one draw from `cells` outcomes in each of `columns` columns: C outcomes in one column, or 2 in C.
         self.columns, self.cells = (schema.num_classes, 2) if schema.multi_label else (1, schema.num_classes)
@@ -145,7 +154,8 @@ class InstanceWeighting(Mitigation):
     def _log_probability(self, attention: Tensor, batch: Batch, held_out: bool) -> Tensor:
         """Ln P(y | attention), shape ``(B, columns, cells)``, by the other fold's estimator or the own one's."""
         fold = self.fold(batch.index)
-        allowed = attendable(batch)
+        # Special tokens that are attended count too: weight on them is where a label can hide best.
+        allowed = attendable(batch) | (attention > 0)
         result = attention.new_empty(len(batch), self.columns * self.cells)
         for number, classifier in enumerate(self.classifiers):
             rows = (fold != number if held_out else fold == number).nonzero().squeeze(1)

@@ -51,7 +51,7 @@ class RandomPretraining(Mitigation):
         if not 0 < finetune_rate <= 1:
             raise ValueError(f"finetune_rate must be in (0, 1], got {finetune_rate}.")
         super().__init__()
-        self.epochs = epochs
+        self.epochs = self.random_epochs = epochs
         self.distribution = distribution or SoftmaxNormal()
         self.then = then
         self.finetune_rate = finetune_rate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +13,10 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable, Reduce
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics import AUROC, Accuracy, F1Score, MeanMetric, MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 
 from lightning_attn.data.base import AttentionDataModule
+from lightning_attn.metrics.classification import classification_metrics
 from lightning_attn.mitigations.base import Mitigation
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.types import AttentionOutput, Batch, DataSchema, InputError
@@ -63,6 +64,7 @@ class AttentionClassifier(LightningModule):
         self.lr_scheduler = lr_scheduler
         self.data_state: dict[str, Any] = {}
         self._rates: dict[nn.Module, float] = {}
+        self._knows_words = False  # whether the word vectors were loaded, or weights that replace them
         if network.built:
             self._make_metrics(network.schema)
 
@@ -80,20 +82,33 @@ class AttentionClassifier(LightningModule):
         """Make the network's layers for the data, and check that data, network and strategy fit together.
 
         Raises:
-            InputError: The data have other classes or another vocabulary than the network; or the strategy is DDP
-                without a search for unused parameters, which a mitigation that freezes parameters needs.
+            InputError: The data have other classes or another vocabulary than the network; or training ends before
+                pretraining does; or the strategy is DDP without a search for unused parameters, which a mitigation that
+                freezes parameters needs.
         """
         datamodule = getattr(self.trainer, "datamodule", None)
         if isinstance(datamodule, AttentionDataModule):
             if not self.network.built:
                 self._build(datamodule.schema)
-                if stage == "fit" and (vectors := datamodule.word_vectors()) is not None:
-                    self.network.load_word_vectors(vectors)
+            if stage == "fit" and not self._knows_words and (vectors := datamodule.word_vectors()) is not None:
+                self.network.load_word_vectors(vectors)
+                self._knows_words = True
             _check_same_data(self.network.schema, datamodule.schema)
-            self.data_state = datamodule.export()
+            self._adopt(datamodule.export())
+        if stage == "fit":
+            self._check_training()
+
+    def _check_training(self) -> None:
+        pretraining, last = self.mitigation.random_epochs, self.trainer.max_epochs
+        quick = getattr(self.trainer, "fast_dev_run", False)
+        if not quick and last is not None and 0 < last <= pretraining:
+            raise InputError(
+                f"Training ends after {last} epochs and random pretraining takes {pretraining}, so the scorer would never "
+                f"learn; set --trainer.max_epochs above {pretraining}, or pretrain for fewer epochs."
+            )
         strategy = self.trainer.strategy
         searches = isinstance(strategy, DDPStrategy) and strategy._ddp_kwargs.get("find_unused_parameters", False)
-        if stage == "fit" and self.mitigation.freezes and isinstance(strategy, DDPStrategy) and not searches:
+        if self.mitigation.freezes and isinstance(strategy, DDPStrategy) and not searches:
             raise InputError(
                 f"{type(self.mitigation).__name__} freezes parameters during training, which DDP does not expect; use "
                 "--trainer.strategy=ddp_find_unused_parameters_true, as configs/trainer/ddp.yaml does."
@@ -223,32 +238,40 @@ class AttentionClassifier(LightningModule):
         if not self.network.built:
             self._build(schema)
         _check_same_data(self.network.schema, schema)
-        self.data_state = checkpoint["data"]
+        self._adopt(checkpoint["data"])
+        self._knows_words = True
+
+    def teardown(self, stage: str) -> None:
+        """Leave nothing frozen: the next training, or the user's own, starts with every parameter learning."""
+        self._release()
+
+    def _adopt(self, data: dict[str, Any]) -> None:
+        """Take over what describes the data; one network reads texts by one vocabulary."""
+        known, given = self.data_state.get("processor"), data.get("processor")
+        if known is not None and given is not None and known != given:
+            raise InputError(
+                "The data were split into tokens by another vocabulary than the network was trained with; call "
+                "datamodule.restore(checkpoint['data']) before the Trainer sets the data up."
+            )
+        self.data_state = data or self.data_state
 
     def _build(self, schema: DataSchema) -> None:
         self.network.build(schema)
         self._make_metrics(schema)
 
     def _make_metrics(self, schema: DataSchema) -> None:
-        task: Literal["multilabel", "multiclass"] = "multilabel" if schema.multi_label else "multiclass"
-        classes = schema.num_classes
-        prototype = MetricCollection(
-            {
-                "loss": MeanMetric(),
-                "accuracy": Accuracy(task, num_classes=classes, num_labels=classes, average="micro"),
-                "f1": F1Score(task, num_classes=classes, num_labels=classes, average="macro"),
-                "auroc": AUROC(task, num_classes=classes, num_labels=classes, average="macro", validate_args=False),
-            },
-            compute_groups=False,  # merging metrics whose states happen to be equal would report one figure twice
-        )
         self.train_loss = MeanMetric()
-        self.val_metrics = prototype.clone()
-        self.test_metrics = prototype.clone()
+        self.val_metrics = classification_metrics(schema)
+        self.test_metrics = classification_metrics(schema)
 
-    def _apply_rates(self) -> None:
+    def _release(self) -> None:
         for module, rate in self._rates.items():
             if rate == 0:
                 module.train().requires_grad_(True)
+        self._rates = {}
+
+    def _apply_rates(self) -> None:
+        self._release()
         self._rates = self.mitigation.trainable(self.network, self.current_epoch)
         for module, rate in self._rates.items():
             if rate == 0:
@@ -286,7 +309,10 @@ def _check_same_data(network: DataSchema, data: DataSchema) -> None:
     for name, known, given in (
         ("classes", network.num_classes, data.num_classes),
         ("class names", network.class_names, tuple(data.class_names)),
+        ("multi_label", network.multi_label, data.multi_label),
         ("vocabulary size", network.vocabulary_size, data.vocabulary_size),
+        ("padding id", network.pad_id, data.pad_id),
+        ("vocabulary size of queries", network.query_vocabulary_size, data.query_vocabulary_size),
     ):
         if known != given:
             raise InputError(

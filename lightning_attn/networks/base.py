@@ -70,7 +70,7 @@ class AttentionNetwork(nn.Module, ABC):
         if name != "mitigation":
             super().__setattr__(name, value)
             return
-        if self._schema is not None:
+        if self._schema is not None and value is not self.attention.mitigation:
             value.build(self._schema)
         self.attention.mitigation = value
 

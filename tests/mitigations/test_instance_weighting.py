@@ -187,6 +187,23 @@ def test_mask_features_hold_nothing_but_the_mask_and_ignore_padding() -> None:
     torch.testing.assert_close(alone[0], classifier(uniform, batch.inner)[1])
 
 
+def test_weight_on_special_tokens_is_seen() -> None:
+    batch = toy_batch(lengths=[6] * 200, special=True)
+    batch = batch.replace(target=torch.arange(200) % 2)
+    place = torch.where(batch.target == 1, 0, 5)  # the label decides which special token is attended
+    attention = torch.nn.functional.one_hot(place, 6).float() * 0.9 + batch.inner * 0.1 / 4
+    torch.manual_seed(0)
+    mitigation = weighting()
+    output = AttentionOutput(torch.zeros(200, 2), attention, attention, attention, attention[..., None])
+    optimiser = torch.optim.Adam(mitigation.parameters(), lr=1e-2)
+    for _ in range(200):
+        optimiser.zero_grad()
+        loss = mitigation.auxiliary_loss(output, batch, None)
+        loss.backward()
+        optimiser.step()
+    assert loss < 0.1
+
+
 def test_few_effective_examples_are_warned_about() -> None:
     metric = EffectiveSampleSize()
     metric.update(torch.tensor([10.0] + [0.001] * 99))

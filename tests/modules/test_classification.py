@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_attn.attention import AdditiveAttention
+from lightning_attn.data import SyntheticReviewsDataModule, WordProcessor
 from lightning_attn.encoders import BiLSTM
 from lightning_attn.mitigations import Compose, InstanceWeighting, Mitigation, NoMitigation, RandomPretraining
 from lightning_attn.modules import AttentionClassifier
@@ -164,7 +165,9 @@ def test_mitigation_figures_are_logged_in_the_epochs_that_have_them(tmp_path: Pa
     module = AttentionClassifier(network(), mitigation, optimizer=adam)
     run = trainer(tmp_path, epochs=2, callbacks=[Names()])
     run.fit(module, TRAIN, VALIDATION)
-    assert "mitigation/effective_sample_size" in run.callback_metrics
+    weighting = {f"mitigation/{name}" for name in mitigation.metrics()}
+    assert seen[0] == {"train/loss", "mitigation/phase"}
+    assert seen[1] == {"train/loss", "mitigation/phase"} | weighting
     assert 0 < run.callback_metrics["mitigation/effective_sample_size"] <= 1
     assert run.callback_metrics["mitigation/phase"] == 1
 
@@ -184,6 +187,43 @@ def test_a_python_checkpoint_loads_without_unpickling(mitigated: bool, tmp_path:
         assert torch.equal(value, loaded.state_dict()[name]) if isinstance(value, Tensor) else True, name
     assert loaded.mitigation.phase == module.mitigation.phase
     assert run.test(module, VALIDATION, ckpt_path=tmp_path / "x.ckpt", verbose=False)
+
+
+def test_nothing_stays_frozen_after_training(tmp_path: Path) -> None:
+    module = AttentionClassifier(network(), RandomPretraining(epochs=1), optimizer=adam)
+    trainer(tmp_path, epochs=2).fit(module, TRAIN, VALIDATION)
+    assert all(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_training_that_ends_before_pretraining_is_refused(tmp_path: Path) -> None:
+    module = AttentionClassifier(network(), Compose([RandomPretraining(epochs=3), InstanceWeighting()]))
+    with pytest.raises(InputError, match=r"set --trainer\.max_epochs above 3"):
+        trainer(tmp_path, epochs=3).fit(module, TRAIN, VALIDATION)
+
+
+def test_the_same_mitigation_may_be_assigned_again_but_not_to_another_network() -> None:
+    built, mitigation = network(), InstanceWeighting()
+    AttentionClassifier(built, mitigation)
+    AttentionClassifier(built, mitigation)
+    assert len(mitigation.classifiers) == 2
+    with pytest.raises(ValueError, match="belongs to a network already"):
+        AttentionClassifier(network(), mitigation)
+
+
+def test_data_of_another_vocabulary_are_refused(tmp_path: Path) -> None:
+    def data(seed: int) -> SyntheticReviewsDataModule:
+        processor = WordProcessor(max_size=40)
+        return SyntheticReviewsDataModule(40, 10, 10, seed=seed, negation=float(seed), processor=processor)
+
+    module = AttentionClassifier(PooledNetwork(BiLSTM(6, 4)))
+    run = trainer(tmp_path, epochs=1)
+    run.fit(module, data(0))
+    run.save_checkpoint(tmp_path / "x.ckpt")
+    with pytest.raises(InputError, match="another vocabulary"):
+        run.test(module, data(1), verbose=False)
+    restored = data(1)
+    restored.restore(torch.load(tmp_path / "x.ckpt", weights_only=True)["data"])
+    assert run.test(module, restored, ckpt_path=tmp_path / "x.ckpt", verbose=False)
 
 
 def test_another_checkpoint_is_refused(tmp_path: Path) -> None:

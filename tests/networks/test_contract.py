@@ -68,6 +68,13 @@ def test_handing_back_the_embeddings_reproduces_the_logits(built: PooledNetwork,
     torch.testing.assert_close(built(batch, embeddings=built.embed(batch)).logits, built(batch).logits)
 
 
+def test_mixed_precision_gives_a_distribution_too(built: PooledNetwork, batch: Batch) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        attention = built(batch).attention
+    torch.testing.assert_close(attention.float().sum(dim=-1), torch.ones(len(batch)), atol=2e-2, rtol=0)
+    assert (attention[~batch.valid] == 0).all()
+
+
 def test_evaluation_is_deterministic(built: PooledNetwork, batch: Batch) -> None:
     assert torch.equal(built(batch).logits, built(batch).logits)
 

@@ -33,10 +33,16 @@ def merge_close(x: Tensor, valid: Tensor, tolerance: Tensor | float) -> Tensor:
         tolerance: One number, or one an example, shape ``(B, 1)``.
 
     Returns:
-        Group numbers in the order of ``x``, shape ``(B, L)``, dtype of ``x``; 0 where not valid.
+        Group numbers in the order of ``x``, shape ``(B, L)``, dtype of ``x``; 0 where not valid. No group is wider than
+        the tolerance, however densely the values lie.
     """
     ordered, order = x.masked_fill(~valid, torch.inf).sort(dim=-1)
-    steps = ordered.diff(dim=-1) > tolerance  # inf - inf is NaN, and NaN > tolerance is False
+    chained = ordered.diff(dim=-1) > tolerance  # inf - inf is NaN, and NaN > tolerance is False
+    new = torch.nn.functional.pad(chained, (1, 0), value=True)
+    start = ordered.masked_fill(~new, -torch.inf).cummax(dim=-1).values
+    # Many values in small steps make a chain without end: it is cut into pieces as wide as the tolerance.
+    piece = ((ordered - start) / tolerance).nan_to_num(0.0).floor()
+    steps = chained | (piece.diff(dim=-1) > 0)
     groups = torch.nn.functional.pad(steps.cumsum(dim=-1), (1, 0))
     return torch.empty_like(x).scatter(-1, order, groups.to(x)).masked_fill(~valid, 0.0)
 

@@ -36,7 +36,7 @@ def attention_features(attention: Tensor, inner: Tensor) -> Tensor:
 
     Args:
         attention: Shape ``(B, L)``.
-        inner: ``Batch.inner``, shape ``(B, L)``.
+        inner: Positions that may be attended, shape ``(B, L)``, bool.
 
     Returns:
         Shape ``(B, FEATURES)``, float32; padding does not change it.

@@ -92,3 +92,13 @@ def test_merging_makes_ties_of_noise_and_keeps_the_order():
     x = torch.tensor([[0.5, 0.1, 0.5 + 1e-8, 0.3, 9.0]])
     merged = merge_close(x, torch.tensor([[True, True, True, True, False]]), 1e-6)
     assert merged.tolist() == [[2, 0, 2, 1, 0]]
+
+
+def test_a_dense_chain_of_values_is_not_one_tie() -> None:
+    """Steps below the tolerance must not tie values that are far apart."""
+    x = torch.linspace(0, 1, 400)[None].double()
+    groups = merge_close(x, torch.ones_like(x, dtype=torch.bool), 0.01)
+    assert len(groups.unique()) == pytest.approx(100, abs=2)
+    for group in groups.unique():
+        members = x[groups == group]
+        assert members.max() - members.min() <= 0.01 + 1e-9
