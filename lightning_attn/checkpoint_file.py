@@ -41,7 +41,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
                 "loaded; it was not loaded."
             ) from error
         raise _damaged(path) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # the unpickler runs on arbitrary bytes here, and fails in as many ways
         raise _damaged(path) from error
     missing = [name for name in _REQUIRED if not isinstance(checkpoint, dict) or name not in checkpoint]
     if missing:

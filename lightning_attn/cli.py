@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 DISTRIBUTION = "lightning-attn-faithful"
 _USER_FILE_ERRORS = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
@@ -22,8 +23,9 @@ Train classifiers whose attention weights mean something, and measure it while t
   test       on test data         lightning-attn test --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
   predict    into a file          lightning-attn predict --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
   explain    a text               lightning-attn explain --ckpt_path RUN/checkpoints/best.ckpt --text "..." -o page.html
+  report     runs together    lightning-attn report RUN RUN --names plain mitigated --output report.html
 
-RUN is the folder of a run, such as runs/20260101-120000-quickstart.
+RUN is the folder of a run, such as runs/20260101-120000-quickstart; configs/ is in a clone of the project.
 
   COMMAND --help            what a command takes
   --version                 which distribution this is
@@ -34,7 +36,8 @@ usage: lightning-attn {command} --config FILE [--config OVERLAY ...] [OPTIONS]
 
 {description}
 
-  --config FILE             a YAML file; later ones are laid over earlier ones. To begin with: configs/quickstart.yaml
+  --config FILE             a YAML file; later ones are laid over earlier ones. To begin with:
+                            configs/quickstart.yaml in a clone of the project
   --ckpt_path FILE          {ckpt_path}
   --wandb MODE              offline (the default; needs no account), online or disabled
   --tensorboard true        write TensorBoard files into the run's folder too
@@ -96,7 +99,13 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def entry() -> None:
-    """The console scripts: :func:`main`, and exit with its status."""
+    """The console scripts: :func:`main`, and exit with its status.
+
+    Classes that a configuration names are looked for in the current folder first, as ``python -m`` does.
+    """
+    here = str(Path.cwd())
+    if here not in sys.path and not getattr(sys.flags, "safe_path", False):
+        sys.path.insert(0, here)
     sys.exit(main())
 
 

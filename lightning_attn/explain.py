@@ -10,13 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from jsonargparse import ArgumentError
 from rich.console import Console
 from rich.progress import track
 
 from lightning_attn import attribution
 from lightning_attn.checkpoint_file import read_checkpoint
-from lightning_attn.commands.arguments import Arguments
+from lightning_attn.commands.arguments import Arguments, output_path
 from lightning_attn.commands.console import quiet
+from lightning_attn.commands.parse_errors import sentence
 from lightning_attn.data.processor import TextProcessor
 from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks.base import AttentionNetwork
@@ -72,7 +74,13 @@ class Explainer:
             raise InputError(f"The checkpoint {path} holds no text processor: its data are not texts.")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.processor = TextProcessor.from_state(checkpoint["data"]["processor"])
-        module = AttentionClassifier.load_from_checkpoint(path, map_location=self.device, weights_only=True)
+        try:
+            module = AttentionClassifier.load_from_checkpoint(path, map_location=self.device, weights_only=True)
+        except ArgumentError as error:
+            raise InputError(
+                f"The network of the checkpoint {path} cannot be made: {sentence(str(error))} Explain from the folder "
+                "that fit was run in, where its classes can be imported."
+            ) from error
         self.network: AttentionNetwork = module.network.eval()
 
     def explain(
@@ -201,35 +209,47 @@ def explain_command(options: Sequence[str]) -> int:
     texts = [*arguments.text, *(_read(arguments.file) if arguments.file else [])]
     if not texts:
         raise InputError("There is nothing to explain: give --text or --file.")
+    for text in [*texts, *(arguments.query or [])]:
+        if any("\ud800" <= character <= "\udfff" for character in text):  # how Python keeps what it cannot decode
+            raise InputError(f"The text {ascii(text)} is not valid in the encoding of this terminal.")
     if arguments.batch_size < 1:
         raise InputError(f"--batch_size must be at least 1, not {arguments.batch_size}.")
     queries = arguments.query
     if queries is not None and len(queries) == 1:
         queries = queries * len(texts)
     methods = [name.strip() for name in arguments.method.split(",") if name.strip()] or list(DEFAULT_METHODS)
+    inputs = [("--ckpt_path", arguments.ckpt_path)]
+    if arguments.file and arguments.file != "-":
+        inputs.append(("--file", arguments.file))
+    lines_to = None if arguments.json == "-" else output_path("--json", arguments.json, inputs)
+    if lines_to is not None:
+        inputs.append(("--json", arguments.json))
+    page_to = output_path("--output", arguments.output, inputs) if arguments.output else None
     with quiet():
         explainer = Explainer(arguments.ckpt_path)
         progress = len(texts) > arguments.batch_size and sys.stderr.isatty()
         explanations = explainer.explain(texts, methods, arguments.batch_size, progress, queries)
-    if arguments.output:
+    lines = "".join(json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in explanations).encode()
+    if lines_to is None:
+        sys.stdout.buffer.write(lines)  # UTF-8, as in a file, whatever the locale
+        sys.stdout.buffer.flush()
+    else:
+        lines_to.write_bytes(lines)
+    if page_to is not None:
         from lightning_attn.report.explain_page import explain_page
 
-        Path(arguments.output).write_text(explain_page(explanations, str(arguments.ckpt_path)), encoding="utf-8")
-        print(f"Wrote {arguments.output}", file=sys.stderr)
-    lines = "".join(json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in explanations)
-    if arguments.json == "-":
-        sys.stdout.write(lines)
-    else:
-        Path(arguments.json).write_text(lines, encoding="utf-8")
+        page_to.write_text(explain_page(explanations, str(arguments.ckpt_path)), encoding="utf-8")
+        print(f"Wrote {page_to}", file=sys.stderr)
     return 0
 
 
 def _read(path: str) -> list[str]:
     try:
-        content = sys.stdin.read() if path == "-" else Path(path).expanduser().read_bytes().decode("utf-8-sig")
+        content = sys.stdin.buffer.read() if path == "-" else Path(path).expanduser().read_bytes()
+        # Not splitlines: a text may hold other characters that it takes for the end of a line, such as U+2028.
+        lines = [line.removesuffix("\r") for line in content.decode("utf-8-sig").split("\n")]
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8: byte {error.start} cannot be read.") from error
-    lines = content.splitlines()
     texts = [line for line in lines if line.strip()]
     if not texts:
         raise InputError(f"{path} holds no text: one text a line is expected.")

@@ -47,7 +47,7 @@ def differentiable(network: AttentionNetwork, batch: Batch) -> Iterator[Batch]:
 
 @contextmanager
 def _native_recurrence(network: AttentionNetwork) -> Iterator[None]:
-    """Without cuDNN for a recurrent network: it refuses the backward pass in evaluation mode, the native kernels do not.
+    """Without cuDNN for a recurrent network: it refuses backward in evaluation mode, the native kernels do not.
 
     Only this one switch is touched: ``torch.backends.cudnn.flags`` would reset the user's others.
     """

@@ -8,9 +8,10 @@ import io
 import os
 import warnings
 from argparse import Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
+from weakref import WeakSet
 
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import Logger, WandbLogger
@@ -18,6 +19,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from lightning_attn.run_folder import METRICS
 from lightning_attn.types import InputError
 
+_Result = TypeVar("_Result")
 WandbMode = Literal["offline", "online", "disabled"]
 #: What is logged once an epoch, and has the epoch as its x axis in Weights & Biases.
 EPOCH_METRICS = ("val/*", "test/*", "mitigation/*", "train/loss")
@@ -33,6 +35,10 @@ _METHODS = (
     "after_save_checkpoint",
     "finalize",
 )
+
+
+#: Loggers whose failure has been mentioned.
+_FAILED: WeakSet[Logger] = WeakSet()
 
 
 class MetricsFile(Logger):
@@ -149,24 +155,89 @@ def start_wandb(folder: Path, mode: Literal["offline", "online"]) -> WandbLogger
         settings = wandb.Settings(silent=True, console="off")
         run = wandb.init(project="lightning_attn", name=folder.name, dir=folder, mode=mode, settings=settings)
     except Exception as error:  # whatever fails in there, the training can do without
-        reason = " ".join(str(error).split())
-        if mode == "online":
-            raise InputError(
-                f"Weights & Biases cannot be reached: {reason}; log in with `wandb login`, or use --wandb offline."
-            ) from error
-        warnings.warn(f"This run goes without Weights & Biases, which did not start: {reason}", stacklevel=2)
+        _not_started(mode, error)
         return None
     return WandbLogger(project="lightning_attn", name=folder.name, save_dir=folder, experiment=run)
 
 
+def start_wandb_loggers(configured: Sequence[WandbLogger], folder: Path, chosen: WandbMode | None) -> list[WandbLogger]:
+    """Start the user's own loggers, or ours if there is none.
+
+    Args:
+        configured: The user's own, not started yet.
+        folder: The run's folder.
+        chosen: The mode that the user asked for, or None.
+
+    Returns:
+        Those that did start; none at all if Weights & Biases is disabled.
+
+    Raises:
+        InputError: An online run could not be started.
+    """
+    mode = wandb_mode(chosen)
+    if mode == "disabled":
+        return []
+    if configured:
+        started = [_start_configured(logger, folder, chosen) for logger in configured]
+    else:
+        started = [start_wandb(folder, mode)]
+    return [logger for logger in started if logger is not None]
+
+
+def finish_wandb(logger: WandbLogger, failed: bool) -> None:
+    """End the run of a logger that was started."""
+    attempt(logger, lambda: logger.experiment.finish(exit_code=int(failed)))
+
+
+def _start_configured(logger: WandbLogger, folder: Path, chosen: WandbMode | None) -> WandbLogger | None:
+    # The logger is changed, and not its configuration, which is recorded and may be run again in another mode.
+    mode = wandb_mode("offline" if chosen is None and logger._offline else chosen)
+    logger._offline = False  # it would change the environment of this process, and so what later runs do
+    logger._wandb_init["mode"] = mode
+    if logger.save_dir in (None, "."):  # the default, which litters the current folder
+        logger._save_dir = logger._wandb_init["dir"] = str(folder)
+    try:
+        _ = logger.experiment
+    except Exception as error:  # as above
+        _not_started(mode, error)
+        return None
+    return logger
+
+
+def _not_started(mode: WandbMode, error: Exception) -> None:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if mode == "online":
+        raise InputError(
+            f"Weights & Biases cannot be reached: {reason}; log in with `wandb login`, or use --wandb offline."
+        ) from error
+    warnings.warn(f"This run goes without Weights & Biases, which did not start: {reason}", stacklevel=3)
+
+
 def use_epoch_axis(logger: WandbLogger) -> None:
     """Let Weights & Biases draw what is logged once an epoch over the epoch; Lightning's own choice is the step."""
-    run = logger.experiment
-    run.define_metric("trainer/global_step")
-    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    run.define_metric("epoch")
-    for name in EPOCH_METRICS:
-        run.define_metric(name, step_metric="epoch")
+
+    def define() -> None:
+        run = logger.experiment
+        run.define_metric("trainer/global_step")
+        run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        run.define_metric("epoch")
+        for name in EPOCH_METRICS:
+            run.define_metric(name, step_metric="epoch")
+
+    attempt(logger, define)
+
+
+def attempt(logger: Logger, action: Callable[[], _Result]) -> _Result | None:
+    """What the action returns; None, and one warning for each logger, if it fails."""
+    try:
+        return action()
+    except Exception as error:  # a full disk, a lost server, a service that died: none is worth a training
+        if logger not in _FAILED:
+            _FAILED.add(logger)
+            name = type(logger).__name__
+            reason = " ".join(str(error).split()) or type(error).__name__
+            warnings.warn(f"{name} failed and may miss figures; the training goes on: {reason}", stacklevel=3)
+        return None
 
 
 def guard(logger: Logger) -> Logger:
@@ -178,20 +249,11 @@ def guard(logger: Logger) -> Logger:
     Returns:
         The same logger.
     """
-    warned: list[str] = []
 
     def guarded(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
         def call(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return method(*args, **kwargs)
-            except Exception as error:  # a full disk, a lost server, a service that died: none is worth a training
-                if not warned:
-                    warned.append(method.__name__)
-                    reason = " ".join(str(error).split()) or type(error).__name__
-                    name = type(logger).__name__
-                    warnings.warn(f"{name} failed and may miss figures; the training goes on: {reason}", stacklevel=2)
-                return None
+            return attempt(logger, lambda: method(*args, **kwargs))
 
         return call
 

@@ -6,6 +6,11 @@ import os
 import shutil
 import time
 from pathlib import Path
+from weakref import WeakKeyDictionary
+
+from lightning_utilities.core.rank_zero import rank_zero_warn
+from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_attn.types import InputError
 
@@ -13,6 +18,10 @@ CONFIG = "config.yaml"
 METRICS = "metrics.csv"
 CHECKPOINTS = "checkpoints"
 PREDICTIONS = "predictions.jsonl"
+#: What our callbacks write into a folder, and would replace there.
+_RESULTS = (f"{CHECKPOINTS}/best.ckpt", f"{CHECKPOINTS}/last.ckpt", "attention/*.html", PREDICTIONS)
+#: What each Trainer was given, and for which choice of its loggers.
+_FOLDERS: WeakKeyDictionary[Trainer, tuple[Path, Path]] = WeakKeyDictionary()
 
 
 def new_run_folder(root: str | Path, name: str) -> Path:
@@ -46,6 +55,48 @@ def new_run_folder(root: str | Path, name: str) -> Path:
         raise InputError(
             f"The run folder cannot be made in {root}: {reason}; choose another place with --trainer.default_root_dir."
         ) from error
+
+
+def folder_of(trainer: Trainer) -> Path:
+    """Where a Trainer's callbacks write; every process must ask, because they agree on it.
+
+    That is the place of its first logger (``SAVE_DIR/NAME/VERSION`` where it has them), without a logger
+    ``default_root_dir``. If the results of another Trainer lie there, it is a new folder ``version_1``, ``version_2``
+    ... in it: nothing of an earlier run is ever replaced. One Trainer keeps its folder.
+    """
+    place: Path = trainer.strategy.broadcast(_place(trainer))
+    known = _FOLDERS.get(trainer)
+    if known is not None and known[0] == place:
+        return known[1]
+    folder: Path = trainer.strategy.broadcast(_unused(place) if trainer.is_global_zero else place)
+    if folder != place:
+        rank_zero_warn(f"{place} holds the results of another run; those of this one go into {folder}.")
+    _FOLDERS[trainer] = (place, folder)
+    return folder
+
+
+def _place(trainer: Trainer) -> Path:
+    if not trainer.loggers:
+        return Path(trainer.default_root_dir)
+    logger = trainer.loggers[0]
+    if isinstance(logger, (TensorBoardLogger, CSVLogger)):
+        return Path(logger.log_dir)
+    version = f"version_{logger.version}" if isinstance(logger.version, int) else logger.version
+    return Path(logger.save_dir or trainer.default_root_dir, logger.name or "", version or "")
+
+
+def _unused(place: Path) -> Path:
+    if not any(next(place.glob(pattern), None) for pattern in _RESULTS):
+        return place
+    number = 1
+    while True:
+        folder = place / f"version_{number}"
+        try:
+            folder.mkdir()  # fails if another Trainer was quicker: the folder is ours alone
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
 
 
 def discard(folder: Path) -> None:

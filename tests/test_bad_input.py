@@ -22,7 +22,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoint(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run("fit", config, tmp_path_factory.mktemp("t"), "--trainer.max_epochs=1") / "checkpoints" / "last.ckpt"
+    return run("fit", config, tmp_path_factory.mktemp("t"), "--trainer.max_epochs=2") / "checkpoints" / "last.ckpt"
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -57,6 +57,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--data=SSTDataModule", "--data.init_args.path=nowhere"], ["nowhere"]),
         (["--config=nowhere.yaml"], ["nowhere.yaml", "does not exist"]),
         (["--wandb=sometimes"], ["sometimes", "offline"]),
+        (["--seed_everything=-1"], ["--seed_everything", "between 0 and 4294967295", "-1"]),
+        (["--model.init_args.optimizer.init_args.lr=-1"], ["torch.optim.AdamW", "Invalid learning rate: -1"]),
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else None,
 )
@@ -113,11 +115,17 @@ def test_checkpoints_that_cannot_be_used(
     torch.save({"state_dict": {}, "run": Code(ran)}, tmp_path / "code.ckpt")
     (tmp_path / "pickle.ckpt").write_bytes(pickle.dumps(Code(ran)))
     torch.save({"state_dict": {}, "epoch": 0}, tmp_path / "other.ckpt")
+    (tmp_path / "metrics.csv.ckpt").write_text("epoch,step,val/loss\n0,9,0.5\n")
+    (tmp_path / "config.yaml.ckpt").write_text("# pytorch_lightning==2.6\nseed_everything: 0\ntrainer:\n  a: 1\n")
+    (tmp_path / "notes.ckpt").write_text("}}}}, (((( .... 0000")
     parts = {
         "nowhere": "other.ckpt",  # what there is in that folder
         "truncated": "truncated, damaged",
         "empty": "truncated, damaged",
         "text": "truncated, damaged",
+        "metrics.csv": "truncated, damaged",
+        "config.yaml": "truncated, damaged",
+        "notes": "truncated, damaged",
         "code": "could run code",
         "pickle": "cannot be read",
         "other": "not written by an AttentionClassifier",

@@ -43,7 +43,7 @@ def test_help_comes_at_once_and_names_every_command() -> None:
     arguments = [sys.executable, "-m", "lightning_attn", "--help"]
     output = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
     assert time.monotonic() - began < 5
-    for name in ("fit", "validate", "test", "predict", "explain"):
+    for name in ("fit", "validate", "test", "predict", "explain", "report"):
         assert f"lightning-attn {name} " in output
 
 
@@ -94,25 +94,76 @@ def test_nothing_is_left_where_the_command_is_given(
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    assert main(command("fit", config, tmp_path / "runs", "--trainer.max_epochs=1", "--tensorboard=true")) == 0
+    assert main(command("fit", config, tmp_path / "runs", "--trainer.max_epochs=2", "--tensorboard=true")) == 0
     assert not list((tmp_path / "here").iterdir())
     (folder,) = (tmp_path / "runs").iterdir()
     assert list(folder.glob("wandb/offline-run-*/*.wandb"))
     assert list(folder.glob("tensorboard/events*"))
 
 
+def with_wandb_logger(folder: Path, class_path: str = "WandbLogger") -> Path:
+    logger = {"class_path": class_path, "init_args": {"project": "mine", "log_model": True}}
+    return write_config(folder, trainer={**TINY["trainer"], "max_epochs": 2, "logger": logger})
+
+
 def test_a_wandb_logger_of_the_users_own_goes_into_the_run_folder(tmp_path: Path) -> None:
-    logger = {"class_path": "WandbLogger", "init_args": {"project": "mine"}}
-    config = write_config(tmp_path, trainer={**TINY["trainer"], "max_epochs": 1, "logger": logger})
+    config = with_wandb_logger(tmp_path)
     (tmp_path / "here").mkdir()
     # A process of its own, in a folder of its own: wandb reads its settings once a process.
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     environment.pop("WANDB_MODE", None)
-    process = start(*command("fit", config, tmp_path / "runs"), cwd=tmp_path / "here", env=environment)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert not list((tmp_path / "here").iterdir())
-    assert len(list(tmp_path.glob("runs/*/wandb/offline-run-*"))) == 1
+    for number in (1, 2):
+        process = start(*command("fit", config, tmp_path / f"runs{number}"), cwd=tmp_path / "here", env=environment)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        assert "failed" not in errors
+        assert not list((tmp_path / "here").iterdir())
+        assert len(list(tmp_path.glob(f"runs{number}/*/wandb/offline-run-*"))) == 1
+        (config,) = tmp_path.glob(f"runs{number}/*/config.yaml")  # the second run is that of the first one's record
+    assert len(list(tmp_path.glob("runs1/*/wandb/offline-run-*"))) == 1
+
+
+@pytest.mark.parametrize("class_path", ["WandbLogger", "tests.test_loggers.Refusing"])
+def test_disabled_drops_a_configured_wandb_logger(tmp_path: Path, class_path: str) -> None:
+    folder = run("fit", with_wandb_logger(tmp_path, class_path), tmp_path / "runs")
+    assert {path.name for path in folder.iterdir()} == {"config.yaml", "metrics.csv", "checkpoints"}
+
+
+def test_a_wandb_that_does_not_start_does_not_stop_a_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = with_wandb_logger(tmp_path, "tests.test_loggers.Refusing")
+    assert main(command("fit", config, tmp_path / "runs", "--wandb=offline")) == 0
+    assert "without Weights & Biases" in capsys.readouterr().err
+    assert list(tmp_path.glob("runs/*/checkpoints/last.ckpt"))
+
+
+def test_the_installed_command_finds_classes_of_the_current_folder(config: Path, tmp_path: Path) -> None:
+    script = Path(sys.executable).parent / "lightning-attn"
+    if not script.is_file():
+        pytest.skip("the package is not installed here")
+    (tmp_path / "my_package.py").write_text(
+        "from lightning_attn.networks import PooledNetwork\n\n\nclass GRUNetwork(PooledNetwork): ...\n"
+    )
+    options = ["--wandb=disabled", "--trainer.max_epochs=2", "--model.init_args.network=my_package.GRUNetwork"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def call(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(script), *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+        )
+
+    done = call(*command("fit", config, tmp_path / "runs", *options), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (checkpoint,) = tmp_path.glob("runs/*/checkpoints/best.ckpt")
+    explain = ["explain", f"--ckpt_path={checkpoint}", "--text", "a superb cast"]
+    assert call(*explain, cwd=tmp_path).returncode == 0
+    (tmp_path / "elsewhere").mkdir()
+    done = call(*explain, cwd=tmp_path / "elsewhere")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "my_package" in line
 
 
 def test_test_and_validate_write_their_figures(config: Path, trained: Path, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -66,7 +69,7 @@ def test_a_file_and_the_standard_input(
     file.write_text("\n\n".join(TEXTS) + "\n")
     assert main(["explain", f"--ckpt_path={checkpoint}", "--file", str(file), "--method=attention"]) == 0
     assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == TEXTS
-    monkeypatch.setattr("sys.stdin", io.StringIO(TEXTS[1]))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(TEXTS[1].encode())))
     assert main(["explain", f"--ckpt_path={checkpoint}", "--file=-", f"--json={tmp_path / 'out.jsonl'}"]) == 0
     assert json.loads((tmp_path / "out.jsonl").read_text())["text"] == TEXTS[1]
 
@@ -120,7 +123,13 @@ def test_a_page_is_whole_escaped_and_fetches_nothing() -> None:
         (["--file", "{folder}/nowhere.txt"], "No such file"),
         (["--file", "{folder}/latin.txt"], "not UTF-8"),
         (["--text", "a", "--batch_size=0"], "at least 1"),
-        (["--text", "a", "--output={folder}/no/page.html"], "No such file"),
+        (["--text", "caf\udce9"], "not valid in the encoding"),
+        (["--text", "a", "--output={folder}/no/page.html"], "there is no folder"),
+        (["--text", "a", "--json={folder}/no/out.jsonl"], "there is no folder"),
+        (["--text", "a", "--json={folder}"], "is a folder"),
+        (["--file={folder}/latin-1/../texts.txt", "--json={folder}/texts.txt"], "--json and --file are the same file"),
+        (["--text", "a", "--output={checkpoint}"], "--output and --ckpt_path are the same file"),
+        (["--text", "a", "--output={folder}/x", "--json={folder}/x"], "--output and --json are the same file"),
         (["--txt", "a"], "--txt"),
     ],
 )
@@ -128,8 +137,10 @@ def test_bad_input_is_one_sentence(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     (tmp_path / "empty.txt").write_text("\n \n")
+    (tmp_path / "texts.txt").write_text("a superb cast")
+    (tmp_path / "latin-1").mkdir()
     (tmp_path / "latin.txt").write_bytes("caf\xe9".encode("latin-1"))
-    arguments = [option.format(folder=tmp_path) for option in options]
+    arguments = [option.format(folder=tmp_path, checkpoint=checkpoint) for option in options]
     assert main(["explain", f"--ckpt_path={checkpoint}", *arguments]) == 2
     errors = capsys.readouterr().err
     assert message in errors
@@ -143,3 +154,27 @@ def test_a_checkpoint_without_a_description_says_how_to_load_it(checkpoint: Path
     torch.save(content, tmp_path / "python.ckpt")
     with pytest.raises(InputError, match="load_from_checkpoint"):
         Explainer(tmp_path / "python.ckpt")
+
+
+def test_outputs_are_checked_before_the_model_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--ckpt_path=nowhere.ckpt", "--text=a", f"--output={tmp_path}/no/page.html"]
+    assert main(["explain", *options]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+
+
+def test_a_text_may_hold_characters_that_end_lines_elsewhere(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_bytes("a superb\u2028cast\r\na dull\x0cplot\n".encode())
+    options = [f"--ckpt_path={checkpoint}", "--file", str(tmp_path / "texts.txt"), "--method=attention"]
+    assert main(["explain", *options, f"--json={tmp_path / 'out.jsonl'}"]) == 0
+    lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").split("\n")
+    assert [json.loads(line)["text"] for line in lines[:-1]] == ["a superb\u2028cast", "a dull\x0cplot"]
+
+
+def test_streams_are_utf8_in_any_locale(checkpoint: Path) -> None:
+    command = [sys.executable, "-m", "lightning_attn", "explain", f"--ckpt_path={checkpoint}", "--file=-"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        command, input="caf\u00e9 \u2192\n".encode(), capture_output=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads(done.stdout.decode("utf-8"))["text"] == "caf\u00e9 \u2192"

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pytorch_lightning.loggers import CSVLogger
+import wandb
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
-from lightning_attn.loggers import MetricsFile, guard, wandb_mode
+from lightning_attn.loggers import MetricsFile, finish_wandb, guard, start_wandb_loggers, use_epoch_axis, wandb_mode
 from lightning_attn.types import InputError
 
 
@@ -107,3 +108,59 @@ def test_an_unknown_mode_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "sometimes")
     with pytest.raises(InputError, match="offline, online or disabled"):
         wandb_mode(None)
+
+
+class Refusing(WandbLogger):
+    @property
+    def experiment(self) -> Any:
+        raise RuntimeError("no account")
+
+
+def test_disabled_starts_nothing(tmp_path: Path) -> None:
+    assert start_wandb_loggers([Refusing()], tmp_path, "disabled") == []
+    assert start_wandb_loggers([], tmp_path, "disabled") == []
+
+
+def test_a_configured_logger_that_does_not_start_is_left_out(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="without Weights & Biases.*no account"):
+        assert start_wandb_loggers([Refusing()], tmp_path, "offline") == []
+    with pytest.raises(InputError, match="no account"):
+        start_wandb_loggers([Refusing()], tmp_path, "online")
+
+
+def test_a_service_that_dies_ends_nothing() -> None:
+    logger = Refusing()
+    with pytest.warns(UserWarning, match="Refusing failed.*no account"):
+        use_epoch_axis(logger)
+    finish_wandb(logger, failed=False)  # and is mentioned once
+
+
+@pytest.mark.parametrize(
+    ("offline", "chosen", "environment", "mode"),
+    [
+        (True, "online", None, "online"),
+        (True, "online", "offline", "online"),
+        (False, "offline", "online", "offline"),
+        (True, None, "online", "offline"),
+        (False, None, "online", "online"),
+        (False, None, None, "offline"),
+    ],
+)
+def test_an_explicit_mode_beats_the_logger_and_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, offline: bool, chosen: Any, environment: str | None, mode: str
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(wandb, "init", lambda **arguments: given.update(arguments))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    if environment:
+        monkeypatch.setenv("WANDB_MODE", environment)
+    (logger,) = start_wandb_loggers([WandbLogger(offline=offline)], tmp_path, chosen)
+    assert (given["mode"], given["dir"]) == (mode, str(tmp_path))
+    assert logger.save_dir == str(tmp_path)
+
+
+def test_a_folder_of_the_users_own_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(wandb, "init", lambda **arguments: given.update(arguments))
+    start_wandb_loggers([WandbLogger(save_dir=tmp_path / "mine")], tmp_path, "offline")
+    assert given["dir"] == str(tmp_path / "mine")

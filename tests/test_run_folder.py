@@ -6,11 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import wandb
+from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import WandbLogger
 
+from lightning_attn.callbacks import AttentionTableCallback, PredictionsFile
 from lightning_attn.cli import main
-from lightning_attn.run_folder import discard, is_first_process, new_run_folder
+from lightning_attn.run_folder import discard, folder_of, is_first_process, new_run_folder
 from lightning_attn.types import InputError
 from tests.run_tools import write_config
+from tests.runs import tiny_data, tiny_module, trainer
 
 CONTENT = {
     "thesis.txt": b"years of work",
@@ -91,3 +96,36 @@ def test_the_first_process_knows_itself(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert is_first_process() is first
+
+
+@pytest.mark.parametrize("verb", ["validate", "predict"])
+def test_a_trainer_from_python_replaces_nothing_of_another_one(verb: str, tmp_path: Path) -> None:
+    data = tiny_data()
+    data.setup("predict")
+    module = tiny_module(data)
+
+    def work(run: Trainer) -> None:
+        getattr(run, verb)(module, data)
+
+    def fresh() -> Trainer:
+        return trainer(tmp_path, callbacks=[AttentionTableCallback(max_examples=2), PredictionsFile()])
+
+    first, name = fresh(), "attention/val.html" if verb == "validate" else "predictions.jsonl"
+    work(first)
+    (tmp_path / name).write_text("kept")
+    with pytest.warns(UserWarning, match="results of another run"):
+        work(fresh())
+    assert (tmp_path / name).read_text() == "kept"
+    assert (tmp_path / "version_1" / name).stat().st_size > 100
+    work(first)  # its own it may replace
+    assert (tmp_path / name).read_text() != "kept"
+    assert not (tmp_path / "version_2").exists()
+
+
+def test_a_wandb_run_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    loggers = [WandbLogger(save_dir=tmp_path, project="mine", version=name) for name in ("a", "b")]
+    for logger in loggers:
+        logger._experiment = wandb.sdk.lib.RunDisabled()
+        logger._experiment.id = logger._id
+    folders = [folder_of(trainer(tmp_path, logger=logger)) for logger in loggers]
+    assert folders == [tmp_path / "mine" / "a", tmp_path / "mine" / "b"]

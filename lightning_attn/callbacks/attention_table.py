@@ -11,13 +11,14 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
-from lightning_attn.callbacks.media import Cell, Media, run_folder, show
+from lightning_attn.callbacks.media import Cell, Media, show
 from lightning_attn.callbacks.sampling import ExampleSample
 from lightning_attn.callbacks.timing import measures_now, network_of
 from lightning_attn.data.corpus import CorpusDataModule
 from lightning_attn.evaluation import evaluating
 from lightning_attn.highlight import HighlightRow, HighlightSection, Score, highlight_page
 from lightning_attn.highlight import highlight_figure as draw
+from lightning_attn.run_folder import folder_of
 from lightning_attn.types import Batch, DataSchema, InputError
 
 COLUMNS = ("moment", "example", "text", "label", "predicted", "probability", "largest weights")
@@ -132,7 +133,7 @@ class AttentionTableCallback(Callback):
         # A sampler that repeats rows may have given one to two processes.
         distinct = {view.example: view for view in _gathered(trainer, views)}
         views = [distinct[example] for example in sorted(distinct)]
-        folder = run_folder(trainer)
+        folder = folder_of(trainer)
         if trainer.is_global_zero and views:
             history = self._history.setdefault(stage, {})
             for view in views:

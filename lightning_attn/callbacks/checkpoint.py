@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.cli import ReduceLROnPlateau
 from pytorch_lightning.trainer.states import TrainerFn
 
-from lightning_attn.run_folder import CHECKPOINTS
+from lightning_attn.run_folder import CHECKPOINTS, folder_of
 
 
 class BestAndLastCheckpoint(Checkpoint):
@@ -34,7 +34,13 @@ class BestAndLastCheckpoint(Checkpoint):
         best_model_path: Of ``best.ckpt``; empty while there is none.
         best_model_score: ``monitor`` of ``best.ckpt``; None while there is none.
         last_model_path: Of ``last.ckpt``; empty while there is none.
+        current_score: ``monitor`` at the latest validation; None before it.
     """
+
+    # What a logger that keeps checkpoints reads, as it reads it from Lightning's ModelCheckpoint.
+    save_top_k = 1
+    save_last = True
+    save_weights_only = False
 
     def __init__(self, monitor: str = "val/loss", mode: Literal["min", "max"] = "min") -> None:
         self.monitor = monitor
@@ -42,6 +48,7 @@ class BestAndLastCheckpoint(Checkpoint):
         self.best_model_path = ""
         self.best_model_score: float | None = None
         self.last_model_path = ""
+        self.current_score: float | None = None
         self._phase = ""
         self._plateau: list[tuple[int, float]] = []
         self._folder = Path()
@@ -54,7 +61,8 @@ class BestAndLastCheckpoint(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the run's folder; it is the first process that knows it."""
-        self._folder = Path(trainer.log_dir or trainer.default_root_dir) / CHECKPOINTS
+        if stage == "fit" and not vars(trainer)["fast_dev_run"]:
+            self._folder = folder_of(trainer) / CHECKPOINTS
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the best checkpoint of the run that this one goes on with, and the step that was due there."""
@@ -72,7 +80,7 @@ class BestAndLastCheckpoint(Checkpoint):
         if not self._saving(trainer) or self.monitor not in trainer.callback_metrics:
             return
         phase = str(getattr(getattr(pl_module, "mitigation", None), "phase", ""))
-        score = float(trainer.callback_metrics[self.monitor])
+        score = self.current_score = float(trainer.callback_metrics[self.monitor])
         if math.isnan(score) or (phase == self._phase and not self._better(score)):
             return
         self._phase, self.best_model_score = phase, score
@@ -122,9 +130,12 @@ class BestAndLastCheckpoint(Checkpoint):
                 logger.after_save_checkpoint(self)  # type: ignore[arg-type]  # made for ModelCheckpoint alone
 
     def _inherit(self, trainer: Trainer) -> None:
-        # The folder may have been moved as a whole since: then the best checkpoint lies beside the one resumed from.
-        beside = Path(trainer.ckpt_path or "").parent / Path(self._inherited).name
-        source = next((path for path in (Path(self._inherited), beside) if path.is_file()), None)
+        # The folder may have been moved or copied as a whole since: the best checkpoint is the one that lies beside the
+        # one resumed from, and at the recorded place there may be another run's by now.
+        places = [Path(self._inherited)]
+        if trainer.ckpt_path:
+            places.insert(0, Path(trainer.ckpt_path).parent / places[0].name)
+        source = next((path for path in places if path.is_file()), None)
         if source is None:
             rank_zero_warn(f"The best checkpoint so far, {self._inherited}, is gone: the best one is sought anew.")
             self.best_model_score = None

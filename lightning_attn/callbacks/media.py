@@ -37,28 +37,23 @@ class Media:
     figure: Figure
 
 
-def run_folder(trainer: Trainer) -> Path:
-    """Where this run writes; every process must ask, because they agree on it."""
-    return Path(trainer.log_dir or trainer.default_root_dir)
-
-
 def show(trainer: Trainer, folder: Path, stage: str, name: str, media: Media) -> None:
     """Write and log the media of this epoch; only the process of rank 0 calls it. What cannot be written is left out.
 
     Args:
         trainer: Its loggers are asked.
-        folder: From :func:`run_folder`; it gets ``NAME/STAGE.html`` and ``NAME/STAGE.png``, replaced every time.
+        folder: From ``folder_of``; it gets ``NAME/STAGE.html`` and ``NAME/STAGE.png``, replaced every time.
         stage: ``val`` or ``test``.
         name: W&B gets ``STAGE/NAME_html`` and ``STAGE/NAME_table``, TensorBoard an image ``STAGE/NAME``.
         media: What to show.
     """
     key = f"{stage}/{name}"
-    with _forgiving("The run folder"):
+    with _forgiving("The run folder", OSError):
         (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / name / f"{stage}.html").write_text(media.page, encoding="utf-8")
         media.figure.savefig(folder / name / f"{stage}.png")
     for logger in trainer.loggers:
-        with _forgiving(type(logger).__name__):
+        with _forgiving(type(logger).__name__, Exception):
             if isinstance(logger, WandbLogger):
                 _to_wandb(logger, key, media, trainer)
             elif isinstance(logger, TensorBoardLogger):
@@ -66,11 +61,11 @@ def show(trainer: Trainer, folder: Path, stage: str, name: str, media: Media) ->
 
 
 @contextmanager
-def _forgiving(who: str) -> Iterator[None]:
-    """A full disk is no reason to lose a training."""
+def _forgiving(who: str, failures: type[Exception]) -> Iterator[None]:
+    """A full disk is no reason to lose a training, and neither is a service that fails."""
     try:
         yield
-    except OSError as error:
+    except failures as error:
         rank_zero_warn(f"{who} could not take the highlighted texts of this epoch; the training goes on: {error}")
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_attn.callbacks.timing import network_of
 from lightning_attn.data.processor import TextProcessor
-from lightning_attn.run_folder import PREDICTIONS
+from lightning_attn.run_folder import PREDICTIONS, folder_of
 
 
 class PredictionsFile(Callback):
@@ -30,7 +30,8 @@ class PredictionsFile(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open this process's part."""
-        self._folder = Path(trainer.log_dir or trainer.default_root_dir)
+        self._folder = folder_of(trainer)
+        self._folder.mkdir(parents=True, exist_ok=True)
         state = getattr(pl_module, "data_state", {}).get("processor")
         self._processor = None if state is None else TextProcessor.from_state(state)
         self._file = _part(self._folder, trainer.global_rank).open("wb")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from lightning_attn.types import InputError
@@ -38,3 +40,27 @@ class Arguments(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise an `InputError`."""
         raise InputError(f"{self.command}: {message}; see {self.prog} --help.")
+
+
+def output_path(option: str, value: str, others: Iterable[tuple[str, str]] = ()) -> Path:
+    """Where a command will write, checked before it starts to work.
+
+    Args:
+        option: What the user wrote it behind.
+        value: What the user wrote.
+        others: Options and values of files that it must not be, because it would replace them.
+
+    Raises:
+        InputError: Nothing can be written there, or it is one of the other files.
+    """
+    path = Path(value).expanduser()
+    if path.is_dir():
+        raise InputError(f"{option} {value} is a folder; give the name of a file in it.")
+    if not path.parent.is_dir():
+        raise InputError(f"{option} {value} cannot be written: there is no folder {path.parent}.")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(f"{option} {value} cannot be written: permission denied.")
+    for name, other in others:
+        if path.resolve() == Path(other).expanduser().resolve():
+            raise InputError(f"{option} and {name} are the same file, {value}, which would be replaced.")
+    return path

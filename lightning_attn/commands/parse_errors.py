@@ -41,7 +41,8 @@ def sentence(message: str) -> str:
         return f"The configuration file {found[1]} does not exist."
     if found := re.match(r"the following arguments are required: (.+)", message):
         keys = " and ".join(key.split(".")[-1] for key in found[1].split(", "))
-        return f"The configuration says nothing about {keys}; start from --config configs/quickstart.yaml."
+        start = "--config configs/quickstart.yaml in a clone of the project"
+        return f"The configuration says nothing about {keys}; start from {start}."
     return _descend(message) or " ".join(message.split())
 
 

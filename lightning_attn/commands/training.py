@@ -26,7 +26,7 @@ from lightning_attn.commands.console import quiet
 from lightning_attn.commands.parse_errors import sentence
 from lightning_attn.commands.specification import described, differing
 from lightning_attn.data.base import AttentionDataModule
-from lightning_attn.loggers import MetricsFile, WandbMode, guard, start_wandb, use_epoch_axis, wandb_mode
+from lightning_attn.loggers import MetricsFile, WandbMode, finish_wandb, guard, start_wandb_loggers, use_epoch_axis
 from lightning_attn.modules import AttentionClassifier
 from lightning_attn.run_folder import CHECKPOINTS, METRICS, discard, is_first_process, new_run_folder
 from lightning_attn.types import InputError
@@ -70,6 +70,7 @@ class AttentionCLI(LightningCLI):
         self._made: Path | None = None
         self.checkpoint: dict[str, Any] | None = None
         self.trainer = None  # type: ignore[assignment]  # it is set late, and looked at when something fails early
+        self._wandb: list[WandbLogger] = []  # those whose runs were started here
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         try:
             self._run(args)
@@ -118,6 +119,9 @@ class AttentionCLI(LightningCLI):
         self.config = parser.parse_args(args)
         settings = self.config[self.config.subcommand]
         self._asked = _module_arguments(settings)
+        seed = settings.seed_everything
+        if not isinstance(seed, bool) and not 0 <= seed < 2**32:
+            raise InputError(f"--seed_everything must be between 0 and {2**32 - 1}, not {seed}.")
         path = settings.get("ckpt_path")
         if path is not None:
             self.checkpoint = read_checkpoint(path)
@@ -143,12 +147,6 @@ class AttentionCLI(LightningCLI):
         else:
             # Only the first process writes. The others ask it where, once they can: `Trainer.log_dir` broadcasts.
             self.folder = Path(trainer.default_root_dir)
-        mode = wandb_mode(self.settings.wandb)
-        for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
-            if getattr(logger, "class_path", "").endswith(".WandbLogger"):
-                logger.init_args.offline = logger.init_args.offline or mode == "offline"
-                if logger.init_args.save_dir == ".":  # the default, which litters the current folder
-                    logger.init_args.save_dir = str(self.folder)
         if is_first_process():
             used = _module_arguments(self.settings)
             if self.checkpoint is not None and (differences := differing(self._asked, used)):
@@ -198,12 +196,12 @@ class AttentionCLI(LightningCLI):
 
     def _loggers(self, given: Any) -> list[Logger]:
         chosen = [] if isinstance(given, bool) or given is None else given
-        loggers: list[Logger] = [MetricsFile(self.folder), *(chosen if isinstance(chosen, list) else [chosen])]
-        mode = wandb_mode(self.settings.wandb)
-        theirs = any(isinstance(logger, WandbLogger) for logger in loggers)
-        if given is not False and mode != "disabled" and not theirs and is_first_process():
-            ours = start_wandb(self.folder, mode)
-            loggers += [ours] if ours else []
+        configured: list[Logger] = chosen if isinstance(chosen, list) else [chosen]
+        theirs = [logger for logger in configured if isinstance(logger, WandbLogger)]
+        loggers = [MetricsFile(self.folder), *(logger for logger in configured if logger not in theirs)]
+        if given is not False and is_first_process():
+            self._wandb = start_wandb_loggers(theirs, self.folder, self.settings.wandb)
+            loggers += self._wandb
         if self.settings.tensorboard:
             try:
                 loggers.append(TensorBoardLogger(self.folder, name="", version="tensorboard", default_hp_metric=False))
@@ -242,9 +240,8 @@ class AttentionCLI(LightningCLI):
         if self._scratch is not None:
             self._scratch.cleanup()
             return
-        for logger in [] if self.trainer is None or not is_first_process() else self.trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.finish(exit_code=int(failed))
+        for logger in self._wandb:
+            finish_wandb(logger, failed)
         if self._made is None or not self._made.is_dir():
             return
         if failed and not (self._made / METRICS).exists() and not (self._made / CHECKPOINTS).exists():

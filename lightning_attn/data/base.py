@@ -25,9 +25,12 @@ class AttentionDataModule(LightningDataModule, ABC):
 
     Args:
         batch_size: Examples of a training batch, on each process.
-        seed: Decides the order of training examples, and whatever is drawn when splits are made.
+        seed: Decides the order of training examples, and whatever is drawn when splits are made; 0 or more.
         num_workers: Processes that make batches beside the main one; 0 is fastest for token ids.
         evaluation_batch_size: Examples of a batch in validation, test and prediction; None means ``batch_size``.
+
+    Raises:
+        InputError: A batch size is below 1, or the seed is negative.
     """
 
     def __init__(
@@ -40,7 +43,9 @@ class AttentionDataModule(LightningDataModule, ABC):
         super().__init__()
         for name, value in (("batch_size", batch_size), ("evaluation_batch_size", evaluation_batch_size)):
             if value is not None and value < 1:
-                raise InputError(f"{type(self).__name__} needs a {name} of at least 1, not {value}.")
+                raise InputError(f"{type(self).__name__} needs {name} of at least 1, not {value}.")
+        if seed < 0:
+            raise InputError(f"{type(self).__name__} needs seed of at least 0, not {seed}.")
         self.batch_size = batch_size
         self.seed = seed
         self.num_workers = num_workers

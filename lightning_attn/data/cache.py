@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import numpy as np
 from lightning_attn.data.encoded import Array
 from lightning_attn.types import InputError
 
-VERSION = 1  # raise it when the same data and settings come to give other arrays
+VERSION = 2  # raise it when the same data and settings come to give other arrays or notes
 
 
 @dataclass
@@ -51,25 +53,32 @@ def save(prepared: Prepared, folder: Path) -> None:
     Raises:
         InputError: The cache cannot be written.
     """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise InputError(
-            f"The cache folder {folder.parent} cannot be written ({error.strerror}); set cache_dir or the environment "
-            "variable LIGHTNING_ATTN_CACHE to one that can."
-        ) from None
+    building = _new_folder(folder.parent, f".{folder.name}-")
     try:
         for name, array in prepared.arrays.items():
             np.save(building / f"{name}.npy", array)
         (building / "state.json").write_text(json.dumps({"state": prepared.state, "notes": prepared.notes}))
         building.chmod(0o755)  # mkdtemp keeps others out, but a cache may be shared
         os.rename(building, folder)  # noqa: PTH104, Path.rename is the same call
-    except OSError:
+    except OSError as error:
         if not folder.is_dir():  # a full disk, say; otherwise another process was first, with the same content
-            raise
+            raise _unwritable(folder.parent, error) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+@contextmanager
+def scratch(root: Path) -> Iterator[Path]:
+    """A folder in the cache ``root`` that is gone when the block is left.
+
+    Raises:
+        InputError: The cache cannot be written.
+    """
+    folder = _new_folder(root, ".reading-")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def load(folder: Path) -> Prepared | None:
@@ -79,3 +88,18 @@ def load(folder: Path) -> Prepared | None:
     arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
     content = json.loads((folder / "state.json").read_text())
     return Prepared(arrays, content["state"], content["notes"])
+
+
+def _new_folder(root: Path, prefix: str) -> Path:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=root))
+    except OSError as error:
+        raise _unwritable(root, error) from None
+
+
+def _unwritable(root: Path, error: OSError) -> InputError:
+    return InputError(
+        f"The cache folder {root} cannot be written ({error.strerror or error}); set cache_dir or the environment "
+        "variable LIGHTNING_ATTN_CACHE to one that can."
+    )

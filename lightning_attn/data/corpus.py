@@ -223,6 +223,8 @@ class CorpusDataModule(AttentionDataModule):
         processor.fit(track(train.all_texts(), "Building the vocabulary"))
         multi_label = is_multi_label(train.labels)
         classes = self.classes() or find_classes(train.labels)
+        if not classes:
+            raise InputError(f"{train.source} has no label in any example; at least one class is needed.")
         if len(classes) < 2 and not multi_label:
             raise InputError(f"{train.source} has the one label {classes[0]!r} only; at least two classes are needed.")
         schema = DataSchema(

@@ -43,10 +43,15 @@ def encode_labels(
         place: Where a row stands, for messages.
 
     Raises:
-        InputError: A label is not among the classes.
+        InputError: A label is not among the classes, or is a list although each example has one class.
     """
     positions = {name: position for position, name in enumerate(classes)}
     for row, label in enumerate(labels):
+        if isinstance(label, list) and not multi_label:
+            raise InputError(
+                f"The {split} split has the list of labels {label!r} ({place(row)}), but each example of the training "
+                "data has a single label; write one, not in a list."
+            )
         for name in names_of(label):
             if name not in positions:
                 known = ", ".join(repr(known) for known in classes)
@@ -84,7 +89,7 @@ def stratified(labels: Sequence[Label], groups: Sequence[object], share: float, 
     first_of: dict[object, int] = {}
     group_of = np.array([first_of.setdefault(group, row) for row, group in enumerate(groups)], dtype=np.int64)
     firsts = np.unique(group_of)
-    strata = np.array(["\0".join(sorted(names_of(labels[row]))) for row in firsts])
+    strata = _strata(labels, firsts)
     generator = np.random.default_rng(seed)
     off = []
     for stratum in np.unique(strata):
@@ -92,3 +97,29 @@ def stratified(labels: Sequence[Label], groups: Sequence[object], share: float, 
         off.append(members[: min(round(share * len(members)), len(members) - 1)])
     leaves = np.isin(group_of, np.concatenate(off))
     return np.flatnonzero(~leaves), np.flatnonzero(leaves)
+
+
+def drawn(labels: Sequence[Label], size: int, seed: int) -> Array:
+    """At most ``size`` rows, in ascending order: about an equal share of each class, and one at least if there is room.
+
+    The choice depends on the arguments alone, so it is the same on every machine.
+
+    Args:
+        labels: N labels.
+        size: How many, in [1, N).
+        seed: Decides which.
+    """
+    kept, _ = stratified(labels, range(len(labels)), 1 - size / len(labels), seed)
+    if len(kept) <= size:
+        return kept
+    # rounding left a few too many: number the rows of each class and take low numbers first, so that large classes lose
+    kept = np.random.default_rng(seed).permutation(kept)
+    strata = _strata(labels, kept)
+    numbers = np.zeros(len(kept), dtype=np.int64)
+    for stratum in np.unique(strata):
+        numbers[strata == stratum] = np.arange(np.count_nonzero(strata == stratum))
+    return np.sort(kept[np.argsort(numbers, kind="stable")[:size]])
+
+
+def _strata(labels: Sequence[Label], rows: Array) -> Array:
+    return np.array(["\0".join(sorted(names_of(labels[row]))) for row in rows])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,10 +94,8 @@ class NLIDataModule(CorpusDataModule):
         labels = [name for name in layout.labels if name in present]
         sentences = [layout.premise, layout.hypothesis]
         wanted = [*sentences, *labels, *([SPLIT] if SPLIT in present else [])]
-        root = cache.cache_root(self._cache_dir)
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".reading-", dir=root) as scratch:
-            table = read_tables([path], wanted, [*sentences, *labels], Path(scratch))
+        with cache.scratch(cache.cache_root(self._cache_dir)) as scratch:
+            table = read_tables([path], wanted, [*sentences, *labels], scratch)
         label = next((name for name in labels if not _all_numbers(table.columns[name])), None)
         if label is None:
             raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import json
 import re
 import tempfile
@@ -64,12 +65,12 @@ def find_tables(path: Path) -> dict[str, list[Path]]:
         if not kind_of(path):
             raise InputError(f"{path} is none of {', '.join(KINDS)} (the first three also with .gz or .xz).")
         return {"train": [path]}
-    tables = [child for child in sorted(path.iterdir()) if child.is_file() and kind_of(child)]
+    tables = _tables_in(path)
     if not tables:
         raise InputError(f"{path} holds no {', '.join(KINDS)} file.")
     found: dict[str, list[Path]] = {}
     for table in tables:
-        if split := split_of(table.name.split(".")[0]):
+        if split := split_of(_bare_name(table)):
             found.setdefault(split, []).append(table)
     if not found and len(tables) == 1:
         return {"train": tables}
@@ -83,7 +84,17 @@ def find_tables(path: Path) -> dict[str, list[Path]]:
     return {split: found[split] for split in SPLIT_NAMES if split in found}
 
 
-def read_tables(files: Sequence[Path], columns: Sequence[str], filled: Sequence[str], scratch: Path) -> Table:
+def ignored_tables(path: Path, found: dict[str, list[Path]]) -> list[Path]:
+    """The tables in a folder that :func:`find_tables` did not take, because their names stand for no one split."""
+    if path.is_file():
+        return []
+    taken = {file for files in found.values() for file in files}
+    return [table for table in _tables_in(path) if table not in taken]
+
+
+def read_tables(
+    files: Sequence[Path], columns: Sequence[str], filled: Sequence[str], scratch: Path, lists: Sequence[str] = ()
+) -> Table:
     """The rows of one split.
 
     Args:
@@ -91,6 +102,7 @@ def read_tables(files: Sequence[Path], columns: Sequence[str], filled: Sequence[
         columns: The columns wanted.
         filled: Those of them that may not be empty.
         scratch: Folder in which `datasets` may write while it works.
+        lists: Those of ``filled`` where an empty list is a value, such as that of an example of no class.
 
     Raises:
         InputError: A file is missing, empty, damaged, not UTF-8 or malformed, lacks a column, or has an empty value.
@@ -102,8 +114,11 @@ def read_tables(files: Sequence[Path], columns: Sequence[str], filled: Sequence[
         if file.stat().st_size == 0:
             raise InputError(f"{file} is empty: it should hold one example a row.")
         if kind != ".parquet":
-            names, numbers = (_scan_json if kind == ".jsonl" else _scan_csv)(file, columns, filled)
-            header = header or names
+            if kind == ".jsonl":
+                numbers = _scan_json(file, columns, filled, lists)
+            else:
+                names, numbers = _scan_csv(file, columns, filled)
+                header = header or names
             lines += numbers
             if not numbers:
                 raise InputError(f"{file} has no rows below its header.")
@@ -139,6 +154,15 @@ def read_hub(name: str, subset: str | None, columns: Sequence[str]) -> dict[str,
     return tables
 
 
+def _tables_in(folder: Path) -> list[Path]:
+    return [child for child in sorted(folder.iterdir()) if child.is_file() and kind_of(child)]
+
+
+def _bare_name(table: Path) -> str:
+    """The name without the endings of kind and compression: what else stands behind a dot may be the split."""
+    return table.name.removesuffix(table.suffix if table.suffix in COMPRESSED else "").removesuffix(kind_of(table))
+
+
 def _load(kind: str, files: Sequence[Path], header: Sequence[str], scratch: Path) -> Any:
     import datasets
 
@@ -152,7 +176,7 @@ def _load(kind: str, files: Sequence[Path], header: Sequence[str], scratch: Path
         with _quiet(datasets):
             return datasets.load_dataset(
                 "json" if kind == ".jsonl" else "parquet" if kind == ".parquet" else "csv",
-                data_files=[str(file) for file in files],
+                data_files=[glob.escape(str(file)) for file in files],  # it takes them as patterns
                 split="train",
                 cache_dir=folder,
                 download_config=datasets.DownloadConfig(cache_dir=f"{folder}/downloads"),
@@ -186,7 +210,7 @@ def _values(rows: Any, columns: Sequence[str]) -> dict[str, list[Any]]:
     return found
 
 
-def _scan_json(path: Path, columns: Sequence[str], filled: Sequence[str]) -> tuple[list[str], list[int]]:
+def _scan_json(path: Path, columns: Sequence[str], filled: Sequence[str], lists: Sequence[str]) -> list[int]:
     numbers = []
     for number, line in read_lines(path):
         if not line.strip():
@@ -199,9 +223,10 @@ def _scan_json(path: Path, columns: Sequence[str], filled: Sequence[str]) -> tup
             raise InputError(f"{path}, line {number}, should be a JSON object with {', '.join(columns)}.")
         _require(columns, list(row), f"{path}, line {number}")
         for name in filled:
-            _check_value(row[name], name, path, number)
+            if name not in lists or row[name] != []:
+                _check_value(row[name], name, path, number)
         numbers.append(number)
-    return [], numbers
+    return numbers
 
 
 def _scan_csv(path: Path, columns: Sequence[str], filled: Sequence[str]) -> tuple[list[str], list[int]]:

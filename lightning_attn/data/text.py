@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ from lightning_attn.data import cache
 from lightning_attn.data.corpus import CorpusDataModule
 from lightning_attn.data.examples import Examples
 from lightning_attn.data.files import COMPRESSED
-from lightning_attn.data.labels import Label, names_of, stratified
+from lightning_attn.data.labels import Label, drawn, names_of, stratified
 from lightning_attn.data.processor import Text, TextProcessor
-from lightning_attn.data.tables import KINDS, Table, find_tables, read_hub, read_tables, split_of
+from lightning_attn.data.tables import KINDS, Table, find_tables, ignored_tables, read_hub, read_tables, split_of
 from lightning_attn.types import InputError
 
 
@@ -38,7 +37,8 @@ class TextDataModule(CorpusDataModule):
             the labels themselves.
         val_share: Part of train that becomes ``val`` if there is none, in [0, 1); 0 goes without.
         test_share: Part of train that becomes ``test`` if there is none, in [0, 1); 0 goes without.
-        max_examples: At most so many examples of each split, drawn by ``seed`` with all classes; None takes all.
+        max_examples: At most so many examples of each split, drawn by ``seed`` with all classes, if there is room for
+            one of each; None takes all.
         processor: Tokenises; None means ``WordProcessor()``.
         word_vectors: GloVe or fastText text file (.txt, .vec, .gz) with vectors for the words; None for none.
         cache_dir: Where prepared data are kept; None means LIGHTNING_ATTN_CACHE or ``~/.cache/lightning_attn``.
@@ -92,9 +92,13 @@ class TextDataModule(CorpusDataModule):
         return None if self.class_names is None else list(self.class_names.values())
 
     def settings(self) -> dict[str, Any]:
-        """Columns, splits and the like; of a Hub data set also its id, because it is no file."""
+        """Columns, splits and the like; which file is which split; of a Hub data set its id, because it is no file."""
+        local = self._local()
+        found = {} if local is None else find_tables(local)
         return {
-            "hub": None if self._local() else str(self.path),
+            "hub": None if local else str(self.path),
+            "tables": {split: [file.name for file in files] for split, files in found.items()},
+            "ignored": [] if local is None else [table.name for table in ignored_tables(local, found)],
             "columns": [self.text, self.label, self.query, self.evidence, self.split],
             "subset": self.subset,
             "class_names": None if self.class_names is None else list(self.class_names.items()),
@@ -111,14 +115,14 @@ class TextDataModule(CorpusDataModule):
     def read(self) -> tuple[dict[str, Examples], list[str]]:
         """The rows as they are, divided into splits."""
         splits = {split: self._examples(table) for split, table in self._tables().items()}
-        notes = [f"Found {', '.join(splits)} in {self.path}."]
+        notes = [f"Found {', '.join(splits)}."]  # not where: the notes are cached, and the data may be moved
+        if ignored := self.settings()["ignored"]:
+            notes.append(f"Ignored {', '.join(ignored)}: not named after one split (train, val or test).")
         self._carve(splits, notes)
         if self.max_examples is not None:
             for split, examples in splits.items():
                 if len(examples) > self.max_examples:
-                    share = 1 - self.max_examples / len(examples)
-                    kept, _ = stratified(examples.labels, range(len(examples)), share, self.seed)
-                    splits[split] = examples.take(kept[: self.max_examples])
+                    splits[split] = examples.take(drawn(examples.labels, self.max_examples, self.seed))
                     notes.append(
                         f"{split}: {len(splits[split]):,} of {len(examples):,} examples drawn by seed {self.seed}."
                     )
@@ -140,11 +144,9 @@ class TextDataModule(CorpusDataModule):
         if local is None:
             tables = read_hub(str(self.path), self.subset, columns)
         else:
-            root = cache.cache_root(self._cache_dir)
-            root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".reading-", dir=root) as scratch:
-                found = find_tables(local).items()
-                tables = {split: read_tables(files, columns, filled, Path(scratch)) for split, files in found}
+            found = find_tables(local).items()
+            with cache.scratch(cache.cache_root(self._cache_dir)) as scratch:
+                tables = {split: read_tables(files, columns, filled, scratch, [self.label]) for split, files in found}
         if self.split is None:
             return tables
         divided: dict[str, Table] = {}

@@ -18,6 +18,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.metrics.classification import classification_metrics
 from lightning_attn.mitigations.base import Mitigation
+from lightning_attn.modules.compatibility import check_same_data, is_plain
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.types import AttentionOutput, Batch, DataSchema, InputError
 
@@ -55,7 +56,7 @@ class AttentionClassifier(LightningModule):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Attribute '(network|mitigation)' is an instance of `nn.Module`")
             self.save_hyperparameters()
-        for name in [name for name, value in self.hparams.items() if not _is_plain(value)]:
+        for name in [name for name, value in self.hparams.items() if not is_plain(value)]:
             del self.hparams[name]
         self.network = network
         if mitigation is not None:
@@ -93,18 +94,17 @@ class AttentionClassifier(LightningModule):
             if stage == "fit" and not self._knows_words and (vectors := datamodule.word_vectors()) is not None:
                 self.network.load_word_vectors(vectors)
                 self._knows_words = True
-            _check_same_data(self.network.schema, datamodule.schema)
+            check_same_data(self.network.schema, datamodule.schema)
             self._adopt(datamodule.export())
         if stage == "fit":
             self._check_training()
 
     def _check_training(self) -> None:
         pretraining, last = self.mitigation.random_epochs, self.trainer.max_epochs
-        quick = getattr(self.trainer, "fast_dev_run", False)
-        if not quick and last is not None and 0 < last <= pretraining:
+        if not getattr(self.trainer, "fast_dev_run", False) and last is not None and 0 < last <= pretraining:
             raise InputError(
-                f"Training ends after {last} epochs and random pretraining takes {pretraining}, so the scorer would never "
-                f"learn; set --trainer.max_epochs above {pretraining}, or pretrain for fewer epochs."
+                f"Training ends after {last} epochs and random pretraining takes {pretraining}, so the scorer would "
+                f"never learn; set --trainer.max_epochs above {pretraining}, or pretrain for fewer epochs."
             )
         strategy = self.trainer.strategy
         searches = isinstance(strategy, DDPStrategy) and strategy._ddp_kwargs.get("find_unused_parameters", False)
@@ -116,7 +116,12 @@ class AttentionClassifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser over all parameters, and the scheduler if there is one; a plateau is one of ``val/loss``."""
-        optimizer = self.optimizer(self.parameters())
+        try:
+            optimizer = self.optimizer(self.parameters())
+        except ValueError as error:
+            described = self.hparams.get("optimizer") or {}  # from the command line, its configuration
+            name = described.get("class_path") or getattr(self.optimizer, "__qualname__", repr(self.optimizer))
+            raise InputError(f"The optimizer {name} refuses its arguments: {error}.") from error
         if self.lr_scheduler is None:
             return optimizer
         scheduler = self.lr_scheduler(optimizer)
@@ -144,7 +149,7 @@ class AttentionClassifier(LightningModule):
         phase = float(mitigation.phase == "learn")
         self.log("mitigation/phase", phase, on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=True)
         for name, metric in mitigation.metrics().items():
-            if metric.update_called:  # a mitigation that rests in this phase has nothing to log
+            if metric.update_called:  # what rests in this phase has nothing to log
                 self.log(f"mitigation/{name}", metric, on_step=False, on_epoch=True)
         return loss if auxiliary is None else loss + auxiliary
 
@@ -237,7 +242,7 @@ class AttentionClassifier(LightningModule):
         schema = DataSchema(**checkpoint["schema"])
         if not self.network.built:
             self._build(schema)
-        _check_same_data(self.network.schema, schema)
+        check_same_data(self.network.schema, schema)
         self._adopt(checkpoint["data"])
         self._knows_words = True
 
@@ -294,27 +299,3 @@ class AttentionClassifier(LightningModule):
     def _log_metrics(self, stage: str, metrics: MetricCollection) -> None:
         for name, metric in metrics.items(keep_base=True, copy_state=False):
             self.log(f"{stage}/{name}", metric, prog_bar=name in ("loss", "accuracy"))
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a value consists of what a checkpoint can hold without unpickling anything."""
-    if isinstance(value, dict):
-        return all(_is_plain(item) for item in value.values())
-    if isinstance(value, (list, tuple)):
-        return all(_is_plain(item) for item in value)
-    return value is None or isinstance(value, (bool, int, float, str))
-
-
-def _check_same_data(network: DataSchema, data: DataSchema) -> None:
-    for name, known, given in (
-        ("classes", network.num_classes, data.num_classes),
-        ("class names", network.class_names, tuple(data.class_names)),
-        ("multi_label", network.multi_label, data.multi_label),
-        ("vocabulary size", network.vocabulary_size, data.vocabulary_size),
-        ("padding id", network.pad_id, data.pad_id),
-        ("vocabulary size of queries", network.query_vocabulary_size, data.query_vocabulary_size),
-    ):
-        if known != given:
-            raise InputError(
-                f"The data and the network do not fit: the network was made for {name} {known}, the data have {given}."
-            )

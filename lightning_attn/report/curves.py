@@ -59,6 +59,8 @@ def read_run(folder: str | Path, name: str | None = None) -> Run:
     curves: dict[str, dict[int, float]] = {}
     with path.open(newline="", encoding="utf-8") as file:
         for number, row in enumerate(csv.DictReader(file), start=2):
+            if row.get("epoch") == "":  # some callbacks log by the step alone
+                continue
             try:
                 epoch = int(float(row.pop("epoch")))
                 for metric, value in row.items():
@@ -82,7 +84,7 @@ def shared_curves(runs: Sequence[Run], wanted: Sequence[str] | None = None) -> l
 
 
 def draw_curves(runs: Sequence[Run], metrics: Sequence[str], columns: int = 4) -> Figure:
-    """One panel a metric, one line a run.
+    """One panel a metric, one line a run, dotted while attention is random and the scorer has not started to learn.
 
     Args:
         runs: At least one.
@@ -96,18 +98,22 @@ def draw_curves(runs: Sequence[Run], metrics: Sequence[str], columns: int = 4) -
     rows = math.ceil(len(metrics) / columns) or 1
     figure = Figure(figsize=(3.1 * columns, 2.4 * rows + 0.4), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flat
-    for axis, metric in zip(axes, metrics, strict=False):
+    for metric, axis in zip(metrics, axes, strict=False):  # in this order: zip must not take an axis it has no use for
         for number, run in enumerate(runs):
             points: Mapping[int, float] = run.curves.get(metric, {})
-            epochs = [epoch + 1 for epoch in points]
-            axis.plot(epochs, list(points.values()), marker="o", ms=3, color=COLOURS[number % len(COLOURS)])
+            epochs, values = [epoch + 1 for epoch in points], list(points.values())
+            phase = run.curves.get("mitigation/phase", {})
+            start = next((place for place, epoch in enumerate(points) if phase.get(epoch, 1) != 0), len(epochs))
+            colour = COLOURS[number % len(COLOURS)]
+            axis.plot(epochs[start:], values[start:], marker="o", ms=3, color=colour)
+            axis.plot(epochs[: start + 1], values[: start + 1], ls=":", color=colour)
         axis.set_title(metric.split("/", 1)[-1].replace("_", " "), fontsize=10)
+        axis.set_xlabel("epoch", fontsize=9)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
     for axis in list(axes):
         axis.set_axis_off()
-    lines = [figure.axes[0].lines[number] for number in range(len(runs))] if metrics else []
+    lines = figure.axes[0].lines[::2] if metrics else []
     figure.legend(lines, [run.name for run in runs], loc="outside lower center", ncols=len(runs), frameon=False)
-    figure.supxlabel("epoch", fontsize=10)
     return figure

@@ -42,7 +42,7 @@ article { background: var(--card); border: 1px solid var(--line); border-radius:
 .track { background: var(--line); border-radius: .4em; height: .7em; overflow: hidden; }
 .fill { background: var(--bar); height: 100%; }
 .fill.win { background: var(--win); }
-.number { text-align: right; font-variant-numeric: tabular-nums; }
+.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .methods { display: grid; grid-template-columns: repeat(auto-fit, minmax(17em, 1fr)); gap: 1em 1.6em; }
 .methods h3 { font-size: .87em; font-weight: 600; color: var(--faint); margin: 0 0 .3em; }
 .tokens { line-height: 2; overflow-wrap: anywhere; }

@@ -8,7 +8,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_attn.commands.arguments import Arguments
+from lightning_attn.commands.arguments import Arguments, output_path
 from lightning_attn.report.curves import Run, draw_curves, read_run, shared_curves
 from lightning_attn.types import InputError
 
@@ -52,7 +52,7 @@ def report_page(runs: Sequence[Run], metrics: Sequence[str]) -> str:
 <table><tr><th></th>{header}</tr>
 {rows}
 </table>
-<p>In epochs under random attention the scorer has not started to learn; what is measured then is its start.</p>
+<p>Dotted: attention is random and the scorer has not started to learn; what is measured then is its start.</p>
 </body></html>
 """
 
@@ -83,14 +83,18 @@ def report_command(options: Sequence[str]) -> int:
     parser.add_argument("--names", nargs="+", help="what to call the runs (default: the names of their folders)")
     parser.add_argument("--metrics", nargs="+", help="what to draw, as it was logged (default: the usual ones)")
     parser.add_argument(
-        "-o", "--output", default="report.html", help="a page (.html) or a picture (.png, .svg) (default: %(default)s)"
+        "-o",
+        "--output",
+        help="a page (.html) or a picture (.png, .svg); replaced if it is there (default: report.html)",
     )
     arguments = parser.parse(options)
     if arguments is None:
         return 0
     if arguments.names and len(arguments.names) != len(arguments.runs):
         raise InputError(f"report: {len(arguments.runs)} runs need as many --names, not {len(arguments.names)}.")
-    output = Path(arguments.output)
+    if arguments.output is None and Path("report.html").exists():
+        raise InputError("report: there is a report.html already; name the file to write with --output.")
+    output = output_path("--output", arguments.output or "report.html")
     if output.suffix not in (".html", ".png", ".svg"):
         raise InputError(f"report: --output must end in .html, .png or .svg, not {output.name!r}.")
     names = arguments.names or [None] * len(arguments.runs)

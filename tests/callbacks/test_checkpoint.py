@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -42,19 +44,25 @@ class Scripted(LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
-def fit(folder: Path, losses: list[float], **kwargs: Any) -> tuple[BestAndLastCheckpoint, Trainer]:
+def fit(
+    folder: Path,
+    losses: list[float],
+    logger: Logger | bool = False,
+    ckpt_path: Path | None = None,
+    **kwargs: Any,
+) -> tuple[BestAndLastCheckpoint, Trainer]:
     callback = BestAndLastCheckpoint(**kwargs)
     trainer = Trainer(
         max_epochs=len(losses),
         default_root_dir=folder,
         accelerator="cpu",
-        logger=False,
+        logger=logger,
         callbacks=[callback],
         enable_progress_bar=False,
         enable_model_summary=False,
     )
     loader = DataLoader(TensorDataset(torch.ones(4, 1)), 2)
-    trainer.fit(Scripted(losses), loader, loader)
+    trainer.fit(Scripted(losses), loader, loader, ckpt_path=ckpt_path, weights_only=True)
     return callback, trainer
 
 
@@ -89,7 +97,7 @@ def test_the_largest_is_best_in_mode_max(tmp_path: Path) -> None:
 
 
 def test_a_kill_while_writing_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fit(tmp_path, [0.5])
+    _, trainer = fit(tmp_path, [0.5])
     old = (tmp_path / "checkpoints" / "last.ckpt").read_bytes()
 
     def die(self: Trainer, path: str, *_: Any, **__: Any) -> None:
@@ -97,8 +105,10 @@ def test_a_kill_while_writing_leaves_the_old_checkpoint(tmp_path: Path, monkeypa
         raise KeyError("killed")
 
     monkeypatch.setattr(Trainer, "save_checkpoint", die)
+    trainer.fit_loop.max_epochs = 2
+    loader = DataLoader(TensorDataset(torch.ones(4, 1)), 2)
     with pytest.raises(KeyError):
-        fit(tmp_path, [0.4])
+        trainer.fit(Scripted([0.5, 0.4]), loader, loader)
     assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == old
 
 
@@ -110,3 +120,55 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     loader = DataLoader(TensorDataset(torch.ones(4, 1)), 2)
     trainer.fit(Scripted([0.1]), loader, loader)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_copied_run_goes_on_from_its_own_best(tmp_path: Path) -> None:
+    fit(tmp_path / "old", [0.9, 0.9, 0.1])
+    shutil.copytree(tmp_path / "old", tmp_path / "copy")
+    # Another best one lies at the recorded place by now.
+    (tmp_path / "old" / "checkpoints" / "best.ckpt").write_bytes(b"another")
+    last = tmp_path / "copy" / "checkpoints" / "last.ckpt"
+    fit(tmp_path / "new", [0.9, 0.9, 0.1, 0.5], ckpt_path=last)
+    best = tmp_path / "copy" / "checkpoints" / "best.ckpt"
+    assert (tmp_path / "new" / "checkpoints" / "best.ckpt").read_bytes() == best.read_bytes()
+
+
+def test_another_trainer_replaces_nothing(tmp_path: Path) -> None:
+    fit(tmp_path, [0.5])
+    old = {path: path.read_bytes() for path in tmp_path.rglob("*.ckpt")}
+    with pytest.warns(UserWarning, match="results of another run"):
+        callback, _ = fit(tmp_path, [0.4])
+    assert {path: path.read_bytes() for path in old} == old
+    assert callback.best_model_path == str(tmp_path / "version_1" / "checkpoints" / "best.ckpt")
+    assert Path(callback.best_model_path).is_file()
+
+
+def test_a_logger_of_checkpoints_finds_what_it_reads(tmp_path: Path) -> None:
+    """WandbLogger(log_model=True) treats every checkpoint callback as a ModelCheckpoint."""
+    kept: list[str] = []
+
+    class Keeps(WandbLogger):
+        @property
+        def experiment(self) -> Any:
+            class Run:
+                id = "abc"
+                config: ClassVar[dict[str, Any]] = {}
+
+                def log(self, *_: Any) -> None: ...
+
+                def log_artifact(self, artifact: Any, aliases: list[str]) -> None:
+                    kept.append(",".join(aliases))
+
+            return self._experiment or Run()
+
+    logger = Keeps(save_dir=tmp_path, project="mine", version="abc", log_model=True)
+    logger._experiment = logger.experiment
+    fit(tmp_path, [0.5, 0.4], logger=logger)
+    assert sorted(kept) == ["latest", "latest,best"]
+    assert epoch_of(tmp_path / "mine" / "abc", "best") == 1
+
+
+def test_a_logger_with_versions_decides_the_folder(tmp_path: Path) -> None:
+    fit(tmp_path, [0.5], logger=CSVLogger(tmp_path, name="mine"))
+    fit(tmp_path, [0.4], logger=CSVLogger(tmp_path, name="mine"))
+    assert {path.parent.parent.name for path in tmp_path.rglob("best.ckpt")} == {"version_0", "version_1"}

@@ -85,3 +85,21 @@ def test_impossible_shares_are_refused(tmp_path: Path) -> None:
         TextDataModule(tmp_path, val_share=0.6, test_share=0.4)
     with pytest.raises(InputError, match=r"too few to carve 0\.1"):
         opened(write(tmp_path / "a.csv", ROWS[:2]), val_share=0.1)
+
+
+def test_empty_lists_are_refused_elsewhere(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.jsonl, line 2: the text is empty"):
+        opened(write(tmp_path / "a.jsonl", [{"text": ["a"], "label": ["x"]}, {"text": [], "label": ["y"]}]))
+
+
+def test_a_list_of_labels_where_training_has_single_ones_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", [{"text": "a", "label": "good"}, {"text": "b", "label": "bad"}])
+    write(tmp_path / "val.jsonl", [{"text": "a", "label": ["good"]}])
+    with pytest.raises(InputError, match=r"val split has the list of labels \['good'\] \(.*val\.jsonl, line 1\)"):
+        opened(tmp_path)
+
+
+def test_a_cache_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cache-file").touch()
+    with pytest.raises(InputError, match=r"cache folder .*cache-file cannot be written.*set cache_dir"):
+        opened(write(tmp_path / "a.csv", ROWS), cache_dir=tmp_path / "cache-file")

@@ -136,9 +136,17 @@ def test_notes_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
     assert "train: 50 texts (negative 25, positive 25)." in data.describe()
 
 
-def test_batch_sizes_below_one_are_refused() -> None:
-    with pytest.raises(InputError, match="batch_size of at least 1, not 0"):
-        reviews(batch_size=0)
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("batch_size", 0, "needs batch_size of at least 1, not 0"),
+        ("evaluation_batch_size", -2, "needs evaluation_batch_size of at least 1, not -2"),
+        ("seed", -1, "needs seed of at least 0, not -1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(name: str, value: int, problem: str) -> None:
+    with pytest.raises(InputError, match=f"^SyntheticReviewsDataModule {problem}"):
+        reviews(**{name: value})
 
 
 DDP = """

@@ -1,3 +1,4 @@
+import errno
 import multiprocessing
 from pathlib import Path
 
@@ -54,6 +55,40 @@ def test_an_unwritable_cache_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot be written.*LIGHTNING_ATTN_CACHE"):
         cache.save(prepared(), tmp_path / "file" / "a")
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(InputError, match=r"cannot be written \(No space left on device\); set cache_dir"):
+        cache.save(prepared(), tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scratch_folder_is_gone_when_it_is_left(tmp_path: Path) -> None:
+    def fail_in_the_block() -> None:
+        with cache.scratch(tmp_path / "new" / "root") as folder:
+            (folder / "file").touch()
+            raise OSError("of the block")
+
+    with pytest.raises(OSError, match="of the block"):
+        fail_in_the_block()
+    assert list((tmp_path / "new" / "root").iterdir()) == []
+
+
+def test_a_scratch_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot be written \(File exists\); set cache_dir"):
+        cache.scratch(tmp_path / "file").__enter__()
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(cache.tempfile, "mkdtemp", read_only)
+    with pytest.raises(InputError, match=r"cannot be written \(Read-only file system\)"):
+        cache.scratch(tmp_path).__enter__()
 
 
 def test_fingerprint_depends_on_each_fact() -> None:

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from lightning_attn.data.labels import count_classes, encode_labels, find_classes, stratified
+from lightning_attn.data.labels import count_classes, drawn, encode_labels, find_classes, stratified
 from lightning_attn.types import InputError
 
 
@@ -36,6 +36,13 @@ def test_an_unknown_label_is_named_with_its_split_and_the_known_ones() -> None:
         encode_labels(["a", "c"], ["a", "b"], False, "val", place)
 
 
+def test_a_list_among_single_labels_is_named_with_its_place() -> None:
+    with pytest.raises(InputError, match=r"val split has the list of labels \['a'\] \(here, line 8\).*single label"):
+        encode_labels(["b", ["a"]], ["a", "b"], False, "val", place)
+    with pytest.raises(InputError, match=r"list of labels \[\] \(here, line 7\)"):
+        encode_labels([[]], ["a", "b"], False, "val", place)
+
+
 def test_stratified_keeps_shares_and_takes_each_row_once() -> None:
     labels = ["a"] * 700 + ["b"] * 200 + ["c"] * 100
     stay, leave = stratified(labels, range(1000), 0.1, seed=0)
@@ -61,3 +68,25 @@ def test_a_class_keeps_its_only_example_in_training() -> None:
     stay, leave = stratified(["a"] * 9 + ["b"], range(10), 0.5, seed=0)
     assert 9 in stay
     assert len(leave) == 4
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 10, 25, 49])
+def test_drawn_rows_are_of_all_classes_and_no_more_than_asked(size: int) -> None:
+    labels = ["a"] * 46 + ["b"] * 3 + ["z"]  # the rare class at the end of the file
+    for seed in range(20):
+        rows = drawn(labels, size, seed).tolist()
+        assert rows == sorted(set(rows))
+        assert len(rows) <= size
+        assert {labels[row] for row in rows} == ({"a", "b", "z"} if size >= 3 else {labels[row] for row in rows})
+        assert drawn(labels, size, seed).tolist() == rows
+    assert len({tuple(drawn(labels, size, seed)) for seed in range(20)}) > 1
+
+
+def test_drawn_rows_keep_the_shares_of_classes() -> None:
+    labels = ["a"] * 700 + ["b"] * 200 + ["c"] * 100
+    assert Counter(labels[row] for row in drawn(labels, 100, seed=0)) == {"a": 70, "b": 20, "c": 10}
+
+
+def test_the_largest_class_makes_room() -> None:
+    labels = [*"aaaabcdefg"]  # six classes of one example, and room for two of the large class
+    assert Counter(labels[row] for row in drawn(labels, 8, seed=0)) == {"a": 2, **dict.fromkeys("bcdefg", 1)}

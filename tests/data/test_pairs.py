@@ -177,3 +177,9 @@ def test_the_public_pairs_have_the_described_numbers(real_data: Path) -> None:
 @pytest.mark.parametrize(("part", "rows"), [("original", 1666), ("revised_premise", 3332), ("revised_combined", 6664)])
 def test_every_part_of_the_counterfactual_pairs_can_be_read(real_data: Path, part: str, rows: int) -> None:
     assert len(opened(real_data / "counterfactual_nli" / part / "train.tsv.xz").dataset("train")) == rows
+
+
+def test_a_cache_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cache-file").touch()
+    with pytest.raises(InputError, match=r"cache folder .*cache-file cannot be written.*set cache_dir"):
+        opened(write(tmp_path / "a.csv", ROWS), cache_dir=tmp_path / "cache-file")

@@ -1,8 +1,10 @@
+import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from lightning_attn.data.tables import find_tables, kind_of, split_of
+from lightning_attn.data.tables import find_tables, ignored_tables, kind_of, read_tables, split_of
 from lightning_attn.types import InputError
 
 
@@ -17,6 +19,10 @@ from lightning_attn.types import InputError
         ("test-00000-of-00001", "test"),
         ("contest", None),
         ("trained", None),
+        ("imdb.test", "test"),
+        ("imdb-test", "test"),
+        ("test_1", "test"),
+        ("train.test", None),
         ("train_test", None),
         ("reviews", None),
     ],
@@ -53,6 +59,51 @@ def test_files_of_a_folder_are_found_by_split(tmp_path: Path) -> None:
         "train": ["train-0.csv", "train-1.csv"],
         "val": ["dev.csv"],
         "test": ["test.csv"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("train.jsonl", "imdb.test.jsonl"),
+        ("imdb.train.jsonl", "imdb.test.jsonl"),
+        ("imdb.v1.train.csv.gz", "imdb.v1.test.csv.gz"),
+        ("imdb.train.tsv.xz", "test.imdb.tsv"),
+        ("train.parquet", "test_1.parquet"),
+    ],
+)
+def test_the_split_may_stand_behind_a_dot(tmp_path: Path, train: str, test: str) -> None:
+    made(tmp_path, train, test)
+    found = find_tables(tmp_path)
+    assert found == {"train": [tmp_path / train], "test": [tmp_path / test]}
+    assert ignored_tables(tmp_path, found) == []
+
+
+def test_tables_of_no_one_split_are_ignored_and_named(tmp_path: Path) -> None:
+    made(tmp_path, "train.csv", "train.test.csv", "notes.jsonl.gz", "README.md")
+    found = find_tables(tmp_path)
+    assert found == {"train": [tmp_path / "train.csv"]}
+    assert [table.name for table in ignored_tables(tmp_path, found)] == ["notes.jsonl.gz", "train.test.csv"]
+    assert ignored_tables(tmp_path / "train.csv", find_tables(tmp_path / "train.csv")) == []
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_path_is_no_pattern(tmp_path: Path, kind: str) -> None:
+    frame = pd.DataFrame({"text": ["a", "b"], "label": ["x", "y"]})
+    for folder in ("reviews [2024] * {a}?", "reviews 2"):  # the second is what [2024] matches as a pattern
+        (tmp_path / folder).mkdir()
+    file = tmp_path / "reviews [2024] * {a}?" / f"train[1].{kind}"
+    if kind == "parquet":
+        frame.to_parquet(file)
+    elif kind == "jsonl":
+        file.write_text("".join(json.dumps(row) + "\n" for row in frame.to_dict("records")))
+    else:
+        frame.to_csv(file, index=False)
+    scratch = tmp_path / "scratch [1]"
+    scratch.mkdir()
+    assert read_tables([file], ["text", "label"], ["text"], scratch).columns == {
+        "text": ["a", "b"],
+        "label": ["x", "y"],
     }
 
 

@@ -71,42 +71,6 @@ def test_nothing_is_written_beside_the_data_or_into_other_caches(
     assert "Generating" not in capfd.readouterr().err
 
 
-def test_splits_are_found_by_file_name(tmp_path: Path) -> None:
-    for name, rows in (("train", ROWS), ("dev", ROWS[:2]), ("test", ROWS[:3])):
-        write(tmp_path / f"{name}.jsonl", rows)
-    data = opened(tmp_path)
-    assert [len(data.dataset(split)) for split in data.splits] == [6, 2, 3]
-    assert "Found train, val, test" in data.describe()
-
-
-def test_splits_are_found_in_a_column(tmp_path: Path) -> None:
-    rows = [
-        {**row, "part": part}
-        for row, part in zip(ROWS, ["train", "dev", "train", "train", "test", "train"], strict=True)
-    ]
-    data = opened(write(tmp_path / "all.csv", rows), split="part")
-    assert [len(data.dataset(split)) for split in data.splits] == [4, 1, 1]
-    assert words(data, "val", 0) == ["<unk>"]
-    rows[2]["part"] = "other"
-    with pytest.raises(InputError, match=r"all\.csv, line 4: the column 'part' holds 'other'"):
-        opened(write(tmp_path / "all.csv", rows), split="part")
-
-
-def test_a_missing_split_is_carved_stratified_and_said(tmp_path: Path) -> None:
-    rows = [{"text": f"number {row}", "label": "abbb"[row % 4]} for row in range(200)]
-    path = write(tmp_path / "all.jsonl", rows)
-    data = opened(path, val_share=0.1, test_share=0.2)
-    sizes = {split: len(data.dataset(split)) for split in data.splits}
-    assert sizes == {"train": 140, "val": 20, "test": 40}
-    assert [np.bincount(data.dataset(split).labels).tolist() for split in data.splits] == [[35, 105], [5, 15], [10, 30]]
-    assert "No val split was found: 20 of 200 training examples, by seed 0." in data.describe()
-    again = opened(path, val_share=0.1, test_share=0.2, cache_dir=tmp_path / "other")
-    assert again.dataset("val").ids.tolist() == data.dataset("val").ids.tolist()
-    other = opened(path, val_share=0.1, test_share=0.2, seed=1)
-    assert {words(other, "train", row)[1] for row in range(140)} != {words(data, "train", row)[1] for row in range(140)}
-    assert len(opened(path, max_examples=50).dataset("train")) == 50
-
-
 def test_vocabulary_comes_from_training_texts_alone(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", ROWS)
     write(tmp_path / "test.csv", [{"text": "unheard-of great", "label": "pos"}])
@@ -131,6 +95,15 @@ def test_lists_of_labels_make_several_classes(tmp_path: Path) -> None:
     data = opened(write(tmp_path / "a.jsonl", rows))
     assert data.schema.multi_label
     assert data.dataset("train")[[0, 1, 2]].target.tolist() == [[1, 1], [0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_an_example_may_be_of_no_class_where_labels_are_lists(tmp_path: Path, ending: str) -> None:
+    rows = [{"text": "a", "label": []}, {"text": "b", "label": ["y"]}, {"text": "c", "label": ["x"]}]
+    data = opened(write(tmp_path / f"a.{ending}", rows))
+    assert data.dataset("train")[[0, 1, 2]].target.tolist() == [[0, 0], [0, 1], [1, 0]]
+    with pytest.raises(InputError, match=rf"none\.{ending} has no label in any example"):
+        opened(write(tmp_path / f"none.{ending}", [{"text": "a", "label": []}]))
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])

@@ -36,7 +36,21 @@ def test_every_curve_is_drawn(runs: list[Path]) -> None:
     assert metrics == ["val/accuracy", "val/faithfulness/kendall_loo"]
     axes = draw_curves(read, metrics).axes
     assert [axis.get_title() for axis in axes] == ["accuracy", "faithfulness/kendall loo"]
-    assert axes[1].lines[1].get_xydata().ravel() == pytest.approx([1, 0.1, 2, 0.2, 3, 0.3])
+    assert axes[1].lines[2].get_xydata().ravel() == pytest.approx([1, 0.1, 2, 0.2, 3, 0.3])
+
+
+def test_seven_curves_leave_no_empty_frame(runs: list[Path]) -> None:
+    run = read_run(runs[0])
+    metrics = [f"val/{number}" for number in range(7)]
+    run.curves = {metric: {0: 1.0} for metric in metrics}
+    shown = [axis for axis in draw_curves([run], metrics).axes if axis.axison]
+    assert len(shown) == 7
+
+
+def test_rows_without_an_epoch_are_passed_over(runs: list[Path]) -> None:
+    with (runs[0] / "metrics.csv").open("a") as file:
+        file.write(",5,0.1,,\n")
+    assert read_run(runs[0]).curves["train/loss"] == {2: 0.25}
 
 
 def test_the_page_holds_the_last_figures_and_nothing_unescaped(runs: list[Path], tmp_path: Path) -> None:
@@ -79,3 +93,21 @@ def test_a_broken_file_names_the_line(runs: list[Path]) -> None:
     (runs[0] / "metrics.csv").write_text(f"{HEADER}\n0,1,,0.5,x\n")
     with pytest.raises(InputError, match="line 2"):
         read_run(runs[0])
+
+
+def test_a_page_is_not_replaced_unasked(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", *map(str, runs)]) == 0
+    (tmp_path / "report.html").write_text("mine")
+    assert main(["report", *map(str, runs)]) == 2
+    assert "there is a report.html already" in capsys.readouterr().err
+    assert (tmp_path / "report.html").read_text() == "mine"
+    assert main(["report", *map(str, runs), "-o", "report.html"]) == 0
+    assert (tmp_path / "report.html").read_text() != "mine"
+
+
+def test_the_place_is_checked_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "nowhere", "-o", str(tmp_path / "no" / "page.html")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
