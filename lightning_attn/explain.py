@@ -211,7 +211,7 @@ def explain_command(options: Sequence[str]) -> int:
         raise InputError("There is nothing to explain: give --text or --file.")
     for text in [*texts, *(arguments.query or [])]:
         if any("\ud800" <= character <= "\udfff" for character in text):  # how Python keeps what it cannot decode
-            raise InputError(f"The text {ascii(text)} is not valid in the encoding of this terminal.")
+            raise InputError(f"The text {text!a} is not valid in the encoding of this terminal.")
     if arguments.batch_size < 1:
         raise InputError(f"--batch_size must be at least 1, not {arguments.batch_size}.")
     queries = arguments.query

@@ -145,7 +145,7 @@ class AttentionCLI(LightningCLI):
         elif is_first_process():
             self.folder = self._made = new_run_folder(trainer.default_root_dir, self._run_name())
         else:
-            # Only the first process writes. The others ask it where, once they can: `Trainer.log_dir` broadcasts.
+            # Only the first process writes. The others ask it where, once they can: `folder_of` broadcasts.
             self.folder = Path(trainer.default_root_dir)
         if is_first_process():
             used = _module_arguments(self.settings)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
@@ -83,9 +84,8 @@ class AttentionClassifier(LightningModule):
         """Make the network's layers for the data, and check that data, network and strategy fit together.
 
         Raises:
-            InputError: The data have other classes or another vocabulary than the network; or training ends before
-                pretraining does; or the strategy is DDP without a search for unused parameters, which a mitigation that
-                freezes parameters needs.
+            InputError: The data have other classes or another vocabulary than the network; or the strategy is DDP
+                without a search for unused parameters, which a mitigation that freezes parameters needs.
         """
         datamodule = getattr(self.trainer, "datamodule", None)
         if isinstance(datamodule, AttentionDataModule):
@@ -102,9 +102,10 @@ class AttentionClassifier(LightningModule):
     def _check_training(self) -> None:
         pretraining, last = self.mitigation.random_epochs, self.trainer.max_epochs
         if not getattr(self.trainer, "fast_dev_run", False) and last is not None and 0 < last <= pretraining:
-            raise InputError(
-                f"Training ends after {last} epochs and random pretraining takes {pretraining}, so the scorer would "
-                f"never learn; set --trainer.max_epochs above {pretraining}, or pretrain for fewer epochs."
+            # No error: a training may be cut into pieces and resumed.
+            rank_zero_warn(
+                f"Training stops after {last} epochs and random pretraining takes {pretraining}: the scorer has not "
+                f"learned anything then. Set --trainer.max_epochs above {pretraining}, or pretrain for fewer epochs."
             )
         strategy = self.trainer.strategy
         searches = isinstance(strategy, DDPStrategy) and strategy._ddp_kwargs.get("find_unused_parameters", False)
