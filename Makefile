@@ -10,7 +10,8 @@ quickstart: $(READY)
 	$(BIN)/lightning-attn fit --config configs/quickstart.yaml
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto
+	# One thread each: the test processes share the cores among themselves.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 lint: $(READY)
 	$(BIN)/pre-commit run --all-files
