@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
 from collections.abc import Sequence
@@ -24,6 +25,9 @@ Train classifiers whose attention weights mean something, and measure it while t
   predict    into a file          lightning-attn predict --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
   explain    a text               lightning-attn explain --ckpt_path RUN/checkpoints/best.ckpt --text "..." -o page.html
   report     runs together    lightning-attn report RUN RUN --names plain mitigated --output report.html
+  ensemble   train several    lightning-attn ensemble --config configs/quickstart.yaml --members 10 --output runs/ten
+  silent-failures  of attention in many trainings   lightning-attn silent-failures runs/ten --output page.html
+  index      neighbours       lightning-attn index --ckpt_path RUN/checkpoints/best.ckpt --config RUN/config.yaml -o DIR
 
 RUN is the folder of a run, such as runs/20260101-120000-quickstart; configs/ is in a clone of the project.
 
@@ -66,6 +70,15 @@ _RUNS = {
     ),
 }
 
+#: Commands that take options of their own, and the functions that run them.
+_OTHERS = {
+    "explain": "lightning_attn.explain.explain_command",
+    "report": "lightning_attn.report.report_page.report_command",
+    "ensemble": "lightning_attn.commands.ensemble.ensemble_command",
+    "silent-failures": "lightning_attn.report.silent_failures_page.silent_failures_command",
+    "index": "lightning_attn.commands.index.index_command",
+}
+
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -89,11 +102,9 @@ def main(args: Sequence[str] | None = None) -> int:
         description, ckpt_path = _RUNS[command]
         print(RUN_HELP.format(command=command, description=description, ckpt_path=ckpt_path), end="")
         return 0
-    if command not in (*_RUNS, "explain", "report"):
-        print(
-            f"error: There is no command {command!r}; the commands are {', '.join(_RUNS)}, explain, report.",
-            file=sys.stderr,
-        )
+    if command not in (*_RUNS, *_OTHERS):
+        known = ", ".join((*_RUNS, *_OTHERS))
+        print(f"error: There is no command {command!r}; the commands are {known}.", file=sys.stderr)
         return 2
     return _run(command, options)
 
@@ -115,14 +126,10 @@ def _run(command: str, options: list[str]) -> int:
     from lightning_attn.types import InputError
 
     try:
-        if command == "explain":
-            from lightning_attn.explain import explain_command
-
-            return explain_command(options)
-        if command == "report":
-            from lightning_attn.report.report_page import report_command
-
-            return report_command(options)
+        if command in _OTHERS:
+            module, _, function = _OTHERS[command].rpartition(".")
+            status: int = getattr(importlib.import_module(module), function)(options)
+            return status
         from lightning_attn.commands.training import run
 
         return run([command, *["--help" if option == "--help-all" else option for option in options]])

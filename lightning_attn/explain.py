@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from jsonargparse import ArgumentError
 from rich.console import Console
 from rich.progress import track
 
 from lightning_attn import attribution
-from lightning_attn.checkpoint_file import read_checkpoint
+from lightning_attn.attribution import KERNELS, LAFA, get_kernel
 from lightning_attn.commands.arguments import Arguments, output_path
 from lightning_attn.commands.console import quiet
-from lightning_attn.commands.parse_errors import sentence
 from lightning_attn.data.processor import TextProcessor
-from lightning_attn.modules import AttentionClassifier
+from lightning_attn.neighbours import Nearest, NeighbourText, neighbour_texts
 from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.trained import TrainedNetwork
 from lightning_attn.types import InputError
 
 DEFAULT_METHODS = ("attention", "gradient", "occlusion")
@@ -38,6 +38,7 @@ class Explanation:
         tokens: What the network read, boundary tokens left out.
         scores: By method, one number a token.
         query: Question or hypothesis that the text was read under; None for single texts.
+        neighbours: Training texts that lent their importance to the text, the nearest first; None if no method borrows.
     """
 
     text: str
@@ -46,6 +47,7 @@ class Explanation:
     tokens: list[str]
     scores: dict[str, list[float]]
     query: str | None = None
+    neighbours: list[NeighbourText] | None = None
 
 
 class Explainer:
@@ -64,29 +66,17 @@ class Explainer:
     """
 
     def __init__(self, path: str | Path) -> None:
-        checkpoint = read_checkpoint(path)
-        if "network" not in checkpoint.get("hyper_parameters", {}):
-            raise InputError(
-                f"The checkpoint {path} was written from Python, without a description of its network; in Python, load "
-                "it with AttentionClassifier.load_from_checkpoint(path, network=...) and explain with that."
-            )
-        if "processor" not in checkpoint["data"]:
+        trained = TrainedNetwork.read(path)
+        if "processor" not in trained.data:
             raise InputError(f"The checkpoint {path} holds no text processor: its data are not texts.")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.processor = TextProcessor.from_state(checkpoint["data"]["processor"])
-        try:
-            module = AttentionClassifier.load_from_checkpoint(path, map_location=self.device, weights_only=True)
-        except ArgumentError as error:
-            raise InputError(
-                f"The network of the checkpoint {path} cannot be made: {sentence(str(error))} Explain from the folder "
-                "that fit was run in, where its classes can be imported."
-            ) from error
-        self.network: AttentionNetwork = module.network.eval()
+        self.processor = TextProcessor.from_state(trained.data["processor"])
+        self.network: AttentionNetwork = trained.network.to(self.device)
 
     def explain(
         self,
         texts: Sequence[str],
-        methods: Sequence[str] = DEFAULT_METHODS,
+        methods: Sequence[str] | Mapping[str, attribution.Attribution] = DEFAULT_METHODS,
         batch_size: int = 32,
         progress: bool = False,
         queries: Sequence[str] | None = None,
@@ -95,7 +85,8 @@ class Explainer:
 
         Args:
             texts: None of them empty.
-            methods: Names of attribution methods.
+            methods: Names of attribution methods; or the methods themselves, by any name, for those that need more
+                than a network, such as ``{"lafa": LAFA(index)}``.
             batch_size: Texts read at once.
             progress: Whether to show a bar on the standard error stream.
             queries: Question or hypothesis of each text, for a network that reads pairs; None for single texts.
@@ -108,7 +99,7 @@ class Explainer:
         """
         if not texts:
             return []
-        makers = {name: attribution.get(name) for name in methods}
+        makers = methods if isinstance(methods, Mapping) else {name: attribution.get(name) for name in methods}
         for number, text in enumerate(texts, 1):
             if not text.strip():
                 raise InputError(f"Text {number} of {len(texts)} is empty: there is nothing to explain in it.")
@@ -129,7 +120,7 @@ class Explainer:
         return [found[row] for row in range(len(texts))]
 
     def _check_queries(self, texts: Sequence[str], queries: Sequence[str] | None) -> None:
-        pairs = type(self.network).read_query is not AttentionNetwork.read_query
+        pairs = self.network.reads_query
         if pairs and queries is None:
             raise InputError("The checkpoint's network reads a text and a query: give the query too (--query).")
         if queries is None:
@@ -143,15 +134,24 @@ class Explainer:
                 raise InputError(f"Query {number} of {len(queries)} is empty: there is nothing to ask in it.")
 
     def _explain_batch(
-        self, texts: list[str], queries: list[str] | None, methods: dict[str, attribution.Attribution]
+        self, texts: list[str], queries: list[str] | None, methods: Mapping[str, attribution.Attribution]
     ) -> list[Explanation]:
         batch = self.processor.batch(texts, queries).to(self.device)
         schema = self.network.schema
         with torch.no_grad():
             probabilities = schema.probabilities(self.network(batch).logits)
         target = probabilities.argmax(dim=-1)
-        scores = {name: method.attribute(self.network, batch, target) for name, method in methods.items()}
         names = schema.class_names or tuple(str(number) for number in range(schema.num_classes))
+        scores: dict[str, torch.Tensor] = {}
+        lenders: list[list[NeighbourText]] | None = None
+        for name, method in methods.items():
+            if isinstance(method, LAFA):
+                borrowed = method.borrow(self.network, batch, target)
+                scores[name] = borrowed.scores
+                assert borrowed.neighbours is not None
+                lenders = neighbour_texts(method.index, borrowed.neighbours, self.processor.tokens, names)
+            else:
+                scores[name] = method.attribute(self.network, batch, target)
         explanations = []
         for row, text in enumerate(texts):
             shown = batch.inner[row, : int(batch.valid[row].sum())].tolist()
@@ -164,6 +164,7 @@ class Explainer:
                     tokens=[token for token, keep in zip(surface, shown, strict=True) if keep],
                     scores={name: values[row][batch.inner[row]].tolist() for name, values in scores.items()},
                     query=None if queries is None else queries[row],
+                    neighbours=None if lenders is None else lenders[row],
                 )
             )
         return explanations
@@ -198,7 +199,20 @@ def explain_command(options: Sequence[str]) -> int:
     parser.add_argument(
         "--method",
         default=",".join(DEFAULT_METHODS),
-        help=f"separated by commas, of: {', '.join(sorted(attribution.METHODS))} (default: %(default)s)",
+        help=f"separated by commas, of: {', '.join(sorted([*attribution.METHODS, 'lafa']))} (default: %(default)s)",
+    )
+    parser.add_argument("--neighbours", help="for lafa: the folder that lightning-attn index wrote for this checkpoint")
+    parser.add_argument(
+        "--kernel", default="rbf", help=f"for lafa: how words are compared, {', '.join(KERNELS)} (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--lambda", dest="strength", type=float, default=1.0, help="for lafa: weight of what is lent (default: 1)"
+    )
+    parser.add_argument(
+        "--cutoff",
+        type=float,
+        default=0.05,
+        help="for lafa: as near as this share of the pairs of training texts is near; 1: any (default: %(default)s)",
     )
     parser.add_argument("-o", "--output", help="write a page to look at, such as page.html")
     parser.add_argument("--json", default="-", help="where one JSON object a text goes (default: the standard output)")
@@ -221,6 +235,8 @@ def explain_command(options: Sequence[str]) -> int:
     inputs = [("--ckpt_path", arguments.ckpt_path)]
     if arguments.file and arguments.file != "-":
         inputs.append(("--file", arguments.file))
+    if arguments.neighbours is not None and "lafa" not in methods:
+        raise InputError("--neighbours is for the method lafa: add it to --method, or leave --neighbours out.")
     lines_to = None if arguments.json == "-" else output_path("--json", arguments.json, inputs)
     if lines_to is not None:
         inputs.append(("--json", arguments.json))
@@ -228,7 +244,14 @@ def explain_command(options: Sequence[str]) -> int:
     with quiet():
         explainer = Explainer(arguments.ckpt_path)
         progress = len(texts) > arguments.batch_size and sys.stderr.isatty()
-        explanations = explainer.explain(texts, methods, arguments.batch_size, progress, queries)
+        made = {name: _method(name, arguments) for name in methods}
+        explanations = explainer.explain(texts, made, arguments.batch_size, progress, queries)
+        alone = sum(item.neighbours == [] for item in explanations)
+        if alone:
+            warnings.warn(
+                f"{alone:,} of {len(texts):,} texts have no neighbour within the cut-off; lafa shows base scores.",
+                stacklevel=2,
+            )
     lines = "".join(json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in explanations).encode()
     if lines_to is None:
         sys.stdout.buffer.write(lines)  # UTF-8, as in a file, whatever the locale
@@ -241,6 +264,18 @@ def explain_command(options: Sequence[str]) -> int:
         page_to.write_text(explain_page(explanations, str(arguments.ckpt_path)), encoding="utf-8")
         print(f"Wrote {page_to}", file=sys.stderr)
     return 0
+
+
+def _method(name: str, arguments: argparse.Namespace) -> attribution.Attribution:
+    if name != "lafa":
+        return attribution.get(name)
+    if arguments.neighbours is None:
+        raise InputError(
+            "The method lafa needs the neighbours of the texts: make an index of the training texts with "
+            "lightning-attn index, and give its folder as --neighbours."
+        )
+    selection = Nearest(quantile=arguments.cutoff)
+    return LAFA(arguments.neighbours, get_kernel(arguments.kernel), selection, arguments.strength)
 
 
 def _read(path: str) -> list[str]:

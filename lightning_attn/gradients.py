@@ -30,6 +30,11 @@ class EmbeddingGradient:
     target: Tensor
     output: AttentionOutput
 
+    @property
+    def product(self) -> Tensor:
+        """``sum_d dp/de_d e_d``: gradient x embedding of each position, shape ``(B, L)``."""
+        return (self.gradient * self.embeddings).flatten(2).sum(dim=-1)
+
 
 @contextmanager
 def differentiable(network: AttentionNetwork, batch: Batch) -> Iterator[Batch]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lightning_attn.evaluation import evaluating
-from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.randomness import mix
+from lightning_attn.removal.base import Reread, distinct
 from lightning_attn.types import Batch, DataSchema
+
+if TYPE_CHECKING:
+    from lightning_attn.networks.base import AttentionNetwork
 
 #: Elements of the largest temporary tensor while variants are compared.
 _CHUNK = 1 << 22
@@ -54,7 +58,7 @@ class Delete(Perturbation):
         return batch.replace(inputs=inputs, valid=valid, special=special)
 
 
-class _Overwrite(Perturbation):
+class Overwrite(Perturbation):
     """Removed positions stay, valid, with other content."""
 
     @abstractmethod
@@ -70,7 +74,7 @@ class _Overwrite(Perturbation):
         return batch.replace(inputs=inputs, valid=batch.valid[:, :length], special=batch.special[:, :length])
 
 
-class Replace(_Overwrite):
+class Replace(Overwrite):
     """Removed tokens become ``schema.replacement_id``, [MASK] or ``<unk>``; removed instances become zeros."""
 
     def content(self, schema: DataSchema) -> int:
@@ -78,7 +82,7 @@ class Replace(_Overwrite):
         return schema.replacement_id
 
 
-class Pad(_Overwrite):
+class Pad(Overwrite):
     """Removed tokens become ``schema.pad_id`` but stay valid, as in Mask-LRP and AttCAT; instances become zeros."""
 
     def content(self, schema: DataSchema) -> int:
@@ -93,6 +97,11 @@ def ranks(scores: Tensor, batch: Batch) -> Tensor:
     """
     order = scores.masked_fill(~batch.inner, -torch.inf).argsort(dim=-1, descending=True, stable=True)
     return order.argsort(dim=-1)
+
+
+def unperturbed(batch: Batch) -> Tensor:
+    """The one variant that keeps everything, shape ``(B, 1, L)``."""
+    return torch.ones_like(batch.valid)[:, None]
 
 
 def leave_one_out(batch: Batch) -> Tensor:
@@ -138,11 +147,13 @@ def probabilities(
     perturbation: Perturbation | None = None,
     max_tokens: int = 16384,
     full: Tensor | None = None,
+    shortcut: bool = True,
 ) -> Tensor:
     """Class probabilities of variants of a batch: the sweep.
 
-    Equal variants of an example are run once. The rest is sorted by length and run in groups of at most ``max_tokens``
-    positions, padding included, in evaluation mode without gradients; attention is recomputed.
+    Equal variants of an example are run once, in groups of at most ``max_tokens`` positions, padding included, in
+    evaluation mode without gradients; attention is recomputed. Where the network offers a shortcut, what a removal
+    leaves as it was is not computed again; the numbers are the same but for rounding.
 
     Args:
         network: Built network.
@@ -150,7 +161,9 @@ def probabilities(
         keep: Variant v of example b keeps ``keep[b, v]``, shape ``(B, V, L)``, bool. Special positions always stay.
         perturbation: What happens to the others; None means ``Delete()``.
         max_tokens: Bound on rows times longest row; a single row may exceed it.
-        full: Unperturbed probabilities, shape ``(B, C)``, if known: then no text is run unperturbed.
+        full: Unperturbed probabilities, shape ``(B, C)``, if known: then no text is run unperturbed. Where the
+            difference to them matters and rounding may differ (mixed precision, TF32), ask for :func:`unperturbed` too.
+        shortcut: Whether to take the network's shortcut; else every variant is read from its first token to its last.
 
     Returns:
         Shape ``(B, V, C)``.
@@ -162,29 +175,30 @@ def probabilities(
     signatures = _signatures(keep, batch.inner)
     examples = torch.arange(len(batch), device=batch.device)
     # Odd multiples of the row tell equal variants of different examples apart.
-    keys = (signatures + examples[:, None] * _ROW).flatten()
-    distinct, inverse = torch.unique(keys, return_inverse=True)
-    places = torch.arange(len(keys), device=batch.device)
-    first = torch.full_like(distinct, len(keys)).scatter_reduce(0, inverse, places, "amin")
+    first, inverse = distinct((signatures + examples[:, None] * _ROW).flatten())
     row, variant = first // keep.shape[1], first % keep.shape[1]
 
-    todo = torch.arange(len(distinct), device=batch.device)
+    todo = torch.arange(len(first), device=batch.device)
     if full is not None:
         todo = todo[signatures.flatten()[first] != 0]
-    lengths = batch.valid.sum(dim=1)[row]
-    if perturbation.shortens:
-        lengths = lengths - _removed_counts(keep, batch.inner).flatten()[first]
-    todo = todo[lengths[todo].argsort(descending=True, stable=True)]
-
     parts = []
     with torch.no_grad(), evaluating(network):
         batch = network.read_query(batch)
-        # Only on the CPU do the faster rows outweigh the calls; an accelerator wants full groups.
-        enough = max_tokens // 64 if batch.device.type == "cpu" else max_tokens
-        for group in torch.split(todo, _group_sizes(lengths[todo].tolist(), max_tokens, enough)):
-            examples = row[group]
-            kept = keep[examples, variant[group]] | ~batch.inner[examples]
-            logits = network(perturbation.apply(batch.select(examples), kept, network.schema)).logits
+        removal = network.removal(perturbation) if shortcut else Reread(network, perturbation)
+        lengths = batch.valid.sum(dim=1)[row[todo]]
+        if removal.shares:
+            order = (lengths * len(batch) + row[todo]).argsort(descending=True)
+            enough = max_tokens
+        else:
+            if perturbation.shortens:
+                lengths = lengths - _removed_counts(keep, batch.inner).flatten()[first[todo]]
+            order = lengths.argsort(descending=True, stable=True)
+            # Only on the CPU do the faster rows outweigh the calls; an accelerator wants full groups.
+            enough = max_tokens // 64 if batch.device.type == "cpu" else max_tokens
+        todo = todo[order]
+        for group in torch.split(todo, _group_sizes(lengths[order].tolist(), max_tokens, enough)):
+            kept = keep[row[group], variant[group]] | ~batch.inner[row[group]]
+            logits = removal.logits(batch, row[group], kept)
             # Under mixed precision the logits may be of half precision: too coarse for differences of probabilities.
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             parts.append(network.schema.probabilities(logits))
@@ -204,6 +218,7 @@ def sweep(
     perturbation: Perturbation | None = None,
     max_tokens: int = 16384,
     full: Tensor | None = None,
+    shortcut: bool = True,
 ) -> dict[str, Tensor]:
     """One run of :func:`probabilities` for several requests; a variant that two of them ask for is run once.
 
@@ -214,6 +229,7 @@ def sweep(
         perturbation: See :func:`probabilities`.
         max_tokens: See :func:`probabilities`.
         full: See :func:`probabilities`.
+        shortcut: See :func:`probabilities`.
 
     Returns:
         By name, probabilities of shape ``(B, V, C)``.
@@ -221,7 +237,7 @@ def sweep(
     if not requests:
         return {}
     keep = torch.cat(list(requests.values()), dim=1)
-    found = probabilities(network, batch, keep, perturbation, max_tokens, full)
+    found = probabilities(network, batch, keep, perturbation, max_tokens, full, shortcut)
     sizes = [request.shape[1] for request in requests.values()]
     return dict(zip(requests, torch.split(found, sizes, dim=1), strict=True))
 

@@ -21,10 +21,14 @@ class InputError(ValueError):
 
 @dataclass
 class Batch:
-    """A padded batch of texts or bags. B examples, L positions, M query positions, C classes.
+    """A batch of texts or bags. B examples, L positions, M query positions, C classes.
+
+    Texts are padded. Bags may be ``packed``: only the N instances that exist are stored, so that a bag of 5,000 and a
+    bag of 5 in one batch cost what their instances cost. Every other field has the same shape either way.
 
     Attributes:
-        inputs: Token ids, shape ``(B, L)``, int64; or instance features, shape ``(B, L, ...)``, float.
+        inputs: Token ids, shape ``(B, L)``, int64; or instance features, shape ``(B, L, ...)``, float; or, if
+            ``packed``, shape ``(N, ...)``, in the order of ``valid`` read row by row, with ``N = valid.sum()``.
         valid: True where a real token or instance stands, shape ``(B, L)``, bool. Never called "mask".
         special: True on [CLS], [SEP], ``<s>``, ``</s>``: never perturbed, never scored; shape ``(B, L)``, bool.
         target: Class index, shape ``(B,)``, int64; or one 0/1 column a class, shape ``(B, C)``, float (multi-label).
@@ -34,6 +38,8 @@ class Batch:
         query_valid: True on the real positions of ``query``, shape ``(B, M)``.
         query_vector: What a network made of ``query``, shape ``(B, Q)``, so that it reads it once however often the
             text is changed; only :meth:`AttentionNetwork.read_query` sets it, and it belongs to that network.
+        packed: Whether ``inputs`` leaves padding out; nothing is special then. Whatever perturbs, attributes or
+            measures works on :meth:`padded`; a network that cannot read packed inputs calls it too.
     """
 
     inputs: Tensor
@@ -45,6 +51,7 @@ class Batch:
     query: Tensor | None = None
     query_valid: Tensor | None = None
     query_vector: Tensor | None = None
+    packed: bool = False
 
     def __len__(self) -> int:
         """Number of examples B."""
@@ -61,14 +68,78 @@ class Batch:
         return self.valid.device
 
     def apply(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        """A new batch with ``function`` applied to every tensor that is present."""
-        tensors = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        changed = {name: function(tensor) for name, tensor in tensors.items() if tensor is not None}
-        return dataclasses.replace(self, **changed)
+        """A new batch with ``function`` applied to every tensor that is present.
+
+        Args:
+            function: Any, for a padded batch. A packed batch has rows of two kinds, bags and instances, so only
+                functions that change no shape make sense there: clone, move, cast. See :meth:`select` for rows.
+
+        Raises:
+            ValueError: The batch is packed and ``function`` changed the shape of a tensor.
+        """
+        tensors = self._tensors()
+        changed = {name: function(tensor) for name, tensor in tensors.items()}
+        if self.packed and any(tensor.shape != tensors[name].shape for name, tensor in changed.items()):
+            raise ValueError(
+                "A packed batch cannot be reshaped or repeated tensor by tensor, because its inputs have one row an "
+                "instance and not one a bag: use select(rows), or padded() first."
+            )
+        return self.replace(**changed)
 
     def select(self, rows: Tensor) -> Batch:
         """The examples at ``rows``, int64 positions in the batch or a bool per example, padding kept."""
-        return self.apply(lambda tensor: tensor[rows])
+        if not self.packed:
+            return self.apply(lambda tensor: tensor[rows])
+        number = (self.valid.flatten().cumsum(dim=0) - 1).view_as(self.valid)
+        instances = number[rows][self.valid[rows]]
+        tensors = self._tensors()
+        return self.replace(
+            **{name: tensor[instances if name == "inputs" else rows] for name, tensor in tensors.items()}
+        )
+
+    @property
+    def places(self) -> Tensor:
+        """Where the instances stand in ``valid`` read row by row, shape ``(N,)``, int64; looked for once."""
+        known: tuple[Tensor, Tensor] | None = self.__dict__.get("_places")
+        if known is None or known[0] is not self.valid:
+            with torch.inference_mode(False):  # they may serve a backward pass later
+                known = self.valid, self.valid.flatten().nonzero().squeeze(-1)
+            self.__dict__["_places"] = known
+        return known[1]
+
+    def unpack(self, values: Tensor, fill: float = 0.0) -> Tensor:
+        """Values of the instances, shape ``(N, ...)``, at their places, shape ``(B, L, ...)``, and ``fill`` elsewhere.
+
+        Values that a padded batch gave have their places already and are returned as they are.
+        """
+        if not self.packed:
+            return values
+        if len(values) == self.valid.numel():  # all bags have the same size
+            return values.view(*self.valid.shape, *values.shape[1:])
+        empty = values.new_full((self.valid.numel(), *values.shape[1:]), fill)
+        return empty.index_copy_(0, self.places, values).view(*self.valid.shape, *values.shape[1:])
+
+    def at_instances(self, values: Tensor) -> Tensor:
+        """The inverse of :meth:`unpack`: from values ``(B, L, ...)`` those of the instances, shape ``(N, ...)``.
+
+        Of a padded batch the values are returned as they are.
+        """
+        if not self.packed:
+            return values
+        flat = values.flatten(0, 1)
+        return flat if len(self.inputs) == len(flat) else flat.index_select(0, self.places)
+
+    def padded(self) -> Batch:
+        """The batch with inputs of shape ``(B, L, ...)``, 0 where no instance stands; itself if it is not packed."""
+        if not self.packed:
+            return self
+        return self.replace(inputs=self.unpack(self.inputs), packed=False)
+
+    def pack(self) -> Batch:
+        """The batch with inputs of shape ``(N, ...)``, the instances alone; itself if it is packed already."""
+        if self.packed:
+            return self
+        return self.replace(inputs=self.inputs[self.valid], packed=True)
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on another device."""
@@ -77,6 +148,11 @@ class Batch:
     def replace(self, **changes: Any) -> Batch:
         """A copy with some fields exchanged."""
         return dataclasses.replace(self, **changes)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """The tensors that are present, by field."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in fields.items() if isinstance(value, Tensor)}
 
 
 @dataclass
@@ -88,7 +164,10 @@ class AttentionOutput:
         attention: Weights the head used: they sum to 1 over ``valid`` and are 0 elsewhere, shape ``(B, L)``.
         learned: Weights the scorer produced, before a mitigation replaced them, shape ``(B, L)``.
         scores: Before softmax; the lowest float of the dtype where nothing may be attended, shape ``(B, L)``.
-        values: What the weights multiply, shape ``(B, L, H)``.
+        values: What the weights multiply, shape ``(B, L, H)``; ``(N, H)`` if the batch is packed.
+        heads: Weights of each of M attention heads, shape ``(B, M, L)``, for networks that have several; their shares
+            are in ``values`` then, and ``attention`` is their mean. None for networks of one.
+        head_scores: Scores of each attention head, as ``scores``, shape ``(B, M, L)``; None for networks of one.
     """
 
     logits: Tensor
@@ -96,6 +175,8 @@ class AttentionOutput:
     learned: Tensor
     scores: Tensor
     values: Tensor
+    heads: Tensor | None = None
+    head_scores: Tensor | None = None
 
 
 @dataclass(frozen=True)

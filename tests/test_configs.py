@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from lightning_attn.cli import main
 from tests.run_tools import start
+from tests.tiny_models import save_model, save_tokenizer, tiny_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
@@ -66,6 +71,22 @@ def inferences(folder: Path) -> None:
         (folder / f"{split}.tsv").write_text("\n".join(["sentence1\tsentence2\tgold_label", *rows]) + "\n")
 
 
+def case_reports(folder: Path) -> None:
+    relations = [
+        f"{n}|Case {n}: drug{n} caused rash.|rash|120|124|drug{n}|{120 - 8 - len(f'drug{n}')}|112" for n in range(20)
+    ]
+    (folder / "DRUG-AE.rel").write_text("\n".join(relations) + "\n")
+    (folder / "ADE-NEG.txt").write_text("".join(f"{n} NEG Case {n} took drug{n} and was well.\n" for n in range(20)))
+
+
+def digit_images(folder: Path) -> None:
+    for part in ("train", "t10k"):
+        images, digits = np.zeros((60, 8, 8), dtype=np.uint8), np.arange(60, dtype=np.uint8) % 10
+        for name, array in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", digits)):
+            header = struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape)
+            (folder / f"{name}.gz").write_bytes(gzip.compress(header + array.tobytes()))
+
+
 MAKERS: dict[str, Callable[[Path], None]] = {
     "SSTDataModule": trees,
     "TextDataModule": reviews,
@@ -73,8 +94,33 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "BlockMaskDataModule": blocks,
     "BabiDataModule": stories,
     "NLIDataModule": inferences,
+    "ADEDataModule": case_reports,
+    "MNIST": digit_images,
 }
-PLACES = {"NLIDataModule": {"train": "train.tsv", "val": "dev.tsv", "test": "test.tsv"}}  # of others, the folder
+PLACES = {  # of others, the folder
+    "NLIDataModule": {"train": "train.tsv", "val": "dev.tsv", "test": "test.tsv"},
+    "MNIST": {"modality.init_args.path": "."},
+}
+
+
+def reads(data: dict[str, Any]) -> str | None:
+    """The class of the configuration that reads files: the data module, or the modality of its bags."""
+    modality = data.get("init_args", {}).get("modality")
+    return modality["class_path"] if isinstance(modality, dict) else data.get("class_path")
+
+
+def teacher(folder: Path) -> Path:
+    """A checkpoint of the base configuration, after one step."""
+    options = [
+        f"--trainer.default_root_dir={folder / 'teacher'}",
+        "--trainer.limit_train_batches=1",
+        "--trainer.limit_val_batches=1",
+        "--wandb=disabled",
+    ]
+    options += ["--trainer.max_epochs=1", "--trainer.callbacks=null", "--model.init_args.mitigation=null"]
+    assert main(["fit", "--config", str(CONFIGS / "quickstart.yaml"), *options]) == 0
+    (checkpoint,) = folder.glob("teacher/*/checkpoints/best.ckpt")
+    return checkpoint
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(CONFIGS)))
@@ -88,12 +134,19 @@ def test_every_config_trains(
     content = yaml.safe_load(file.read_text())
     base = [] if "data" in content else ["--config", str(CONFIGS / "quickstart.yaml")]
     command = ["fit", *base, "--config", str(file), "--trainer.fast_dev_run=true"]
-    if (kind := content.get("data", {}).get("class_path")) in MAKERS:
+    if (kind := reads(content.get("data", {}))) in MAKERS:
         data = tmp_path / "data"
         data.mkdir()
         MAKERS[kind](data)
         places = PLACES.get(kind, {"path": "."})
         command += [f"--data.init_args.{argument}={data / place}" for argument, place in places.items()]
+    if "FrozenAttention" in file.read_text():
+        command += [f"--model.init_args.network.init_args.attention.init_args.checkpoint={teacher(tmp_path)}"]
+    if "PretrainedEncoder" in file.read_text():
+        model = tmp_path / "model"
+        save_model(model, tiny_config("bert", save_tokenizer(model, ["a good film", "a bad film"])))
+        command += [f"--model.init_args.network.init_args.encoder.init_args.name_or_path={model}"]
+        command += [f"--data.init_args.processor.init_args.name_or_path={model}"]
     if content.get("trainer", {}).get("accelerator") == "gpu":
         if not torch.cuda.is_available():
             assert main(command) == 2
@@ -115,8 +168,10 @@ def test_there_is_what_the_documentation_names() -> None:
     names = {str(file.relative_to(CONFIGS)) for file in FILES}
     mitigations = {f"mitigations/{name}.yaml" for name in ("none", "random_pretraining", "instance_weighting", "both")}
     trainers = {f"trainer/{name}.yaml" for name in ("cpu", "gpu", "ddp")}
-    data = {f"{name}.yaml" for name in ("quickstart", "sst", "imdb", "eraser_movies", "sst_wiki", "nli", "babi")}
-    assert mitigations | trainers | data <= names
+    experiments = {"experiments/attention_is_not_explanation.yaml", "attention/uniform.yaml", "attention/frozen.yaml"}
+    names_of_data = ("quickstart", "sst", "imdb", "eraser_movies", "sst_wiki", "nli", "babi", "ade", "transformers/sst")
+    data = {f"{name}.yaml" for name in names_of_data}
+    assert mitigations | trainers | experiments | data <= names
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(CONFIGS)))

@@ -3,10 +3,14 @@
 from lightning_attn.attention.additive import AdditiveAttention
 from lightning_attn.attention.base import Attention, AttentionLayer
 from lightning_attn.attention.dot import DotAttention
+from lightning_attn.attention.frozen import FrozenAttention
 from lightning_attn.attention.gated import GatedAttention
+from lightning_attn.attention.maximum import MaxAttention
+from lightning_attn.attention.multihead import MultiHeadAdditiveAttention, MultiHeadAttention, MultiHeadGatedAttention
 from lightning_attn.attention.query import AdditiveQueryAttention, DotQueryAttention, QueryAttention
-from lightning_attn.attention.random import Dirichlet, RandomAttention, Shuffled, SoftmaxNormal, UniformSubset
+from lightning_attn.attention.random import Dirichlet, Even, RandomAttention, Shuffled, SoftmaxNormal, UniformSubset
 from lightning_attn.attention.softmax import attendable, masked_softmax
+from lightning_attn.attention.uniform import KeylessAttention, UniformAttention
 
 __all__ = [
     "AdditiveAttention",
@@ -16,11 +20,19 @@ __all__ = [
     "Dirichlet",
     "DotAttention",
     "DotQueryAttention",
+    "Even",
+    "FrozenAttention",
     "GatedAttention",
+    "KeylessAttention",
+    "MaxAttention",
+    "MultiHeadAdditiveAttention",
+    "MultiHeadAttention",
+    "MultiHeadGatedAttention",
     "QueryAttention",
     "RandomAttention",
     "Shuffled",
     "SoftmaxNormal",
+    "UniformAttention",
     "UniformSubset",
     "attendable",
     "masked_softmax",

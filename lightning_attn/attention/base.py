@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_attn.attention.softmax import attendable, masked_softmax
 from lightning_attn.mitigations.base import Mitigation, NoMitigation
+from lightning_attn.segments import packed_softmax
 from lightning_attn.types import Batch
 
 
@@ -33,19 +34,28 @@ class AttentionLayer(nn.Module, ABC):
 
     @abstractmethod
     def raw_scores(self, keys: Tensor, batch: Batch) -> Tensor:
-        """Unnormalised scores, shape ``(B, L)``, from keys ``(B, L, K)`` and what else the batch holds."""
+        """Unnormalised scores, shape ``(B, L)``, from keys ``(B, L, K)`` and what else the batch holds.
+
+        Keys of a packed batch have shape ``(N, K)``; their scores may have the shape ``(N,)`` as well.
+        """
 
     def forward(self, keys: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Scores, learned weights and the weights that the head is to use, each of shape ``(B, L)``.
 
         Args:
-            keys: Shape ``(B, L, K)``.
+            keys: Shape ``(B, L, K)``, or ``(N, K)`` if the batch is packed.
             batch: Says which positions are valid and special.
         """
-        allowed = attendable(batch, self.attend_special)
-        raw = self.raw_scores(keys, batch)
-        scores = (raw / self.temperature).masked_fill(~allowed, torch.finfo(raw.dtype).min)
-        learned = masked_softmax(scores, allowed)
+        raw = self.raw_scores(keys, batch) / self.temperature
+        lowest = torch.finfo(raw.dtype).min
+        if batch.packed:
+            raw = batch.at_instances(raw) if raw.dim() == 2 else raw
+            scores = batch.unpack(raw, fill=lowest)
+            learned = batch.unpack(packed_softmax(raw[:, None], batch).squeeze(1))
+        else:
+            allowed = attendable(batch, self.attend_special)
+            scores = raw.masked_fill(~allowed, lowest)
+            learned = masked_softmax(scores, allowed)
         observed = self.mitigation.observe(learned, batch) if self.training else learned
         return scores, learned, observed
 
@@ -64,7 +74,7 @@ class Attention(AttentionLayer):
 
     @abstractmethod
     def score(self, keys: Tensor) -> Tensor:
-        """Unnormalised scores, shape ``(B, L)``, from keys ``(B, L, K)``."""
+        """Unnormalised scores, shape ``(B, L)`` or ``(N,)``, from keys ``(B, L, K)`` or ``(N, K)``."""
 
     def raw_scores(self, keys: Tensor, batch: Batch) -> Tensor:
         """See :meth:`score`."""

@@ -110,6 +110,15 @@ class UniformSubset(RandomAttention):
         return chosen / chosen.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
+class Even(RandomAttention):
+    """The same weight on every attendable position: a constant, for arms that are to differ by randomness alone."""
+
+    def sample(self, attention: Tensor, batch: Batch) -> Tensor:
+        """Weights of shape ``(B, L)``."""
+        allowed = attendable(batch).to(attention.dtype)
+        return allowed / allowed.sum(dim=-1, keepdim=True).clamp(min=1)
+
+
 class Shuffled(RandomAttention):
     """The learned weights of another example of the batch, stretched to the length of this one.
 
@@ -122,7 +131,7 @@ class Shuffled(RandomAttention):
         allowed = attendable(batch)
         size = len(batch)
         if size == 1:
-            return allowed / allowed.sum(dim=-1, keepdim=True).clamp(min=1)
+            return Even().sample(attention, batch)
         shift = int(torch.randint(1, size, ()))
         # Move each row's weights to the front, then read the neighbour's row at the same relative place.
         order = (~allowed).to(torch.int8).argsort(dim=-1, stable=True)

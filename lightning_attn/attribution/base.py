@@ -52,6 +52,7 @@ class Attribution(ABC):
             Shape ``(B, L)``, without gradient, 0 on padding and special positions. An example gets the same scores
             alone and in a padded batch.
         """
+        batch = batch.padded()
         return torch.where(batch.inner, self.score(network, batch, target).detach(), 0.0)
 
     @abstractmethod

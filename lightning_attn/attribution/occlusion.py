@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from lightning_attn.attribution.base import Attribution, register
-from lightning_attn.evaluation import evaluating
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.perturbation import Perturbation, leave_one_out, output_change, probabilities
+from lightning_attn.perturbation import Perturbation, leave_one_out, output_change, probabilities, unperturbed
 from lightning_attn.types import Batch
 
 
@@ -31,9 +30,10 @@ class Occlusion(Attribution):
 
     def score(self, network: AttentionNetwork, batch: Batch, target: Tensor | None) -> Tensor:
         """See :meth:`Attribution.score`; in [0, 1], or [-1, 1] if signed."""
-        with torch.no_grad(), evaluating(network):
-            full = network.schema.probabilities(network(batch).logits)
-        without = probabilities(network, batch, leave_one_out(batch), self.perturbation, self.max_tokens, full)
+        # The whole text is one of the variants, so that what is compared comes from one computation.
+        keep = torch.cat([unperturbed(batch), leave_one_out(batch)], dim=1)
+        found = probabilities(network, batch, keep, self.perturbation, self.max_tokens)
+        full, without = found[:, 0], found[:, 1:]
         if not self.signed:
             return output_change(full, without)
         chosen = full.argmax(dim=-1) if target is None else target

@@ -2,16 +2,32 @@
 
 from lightning_attn.callbacks.attention_table import AttentionTableCallback
 from lightning_attn.callbacks.checkpoint import BestAndLastCheckpoint
+from lightning_attn.callbacks.disagreement import DisagreementCallback
 from lightning_attn.callbacks.epoch_lines import EpochLines
+from lightning_attn.callbacks.experiments import (
+    AdversarialCallback,
+    AgreementCallback,
+    CounterfactualCallback,
+    OtherCheckpoint,
+    PermutationCallback,
+)
 from lightning_attn.callbacks.faithfulness import FaithfulnessCallback
+from lightning_attn.callbacks.instances import InstanceCallback
 from lightning_attn.callbacks.predictions import PredictionsFile
 from lightning_attn.callbacks.step_seed import StepSeed
 
 __all__ = [
+    "AdversarialCallback",
+    "AgreementCallback",
     "AttentionTableCallback",
     "BestAndLastCheckpoint",
+    "CounterfactualCallback",
+    "DisagreementCallback",
     "EpochLines",
     "FaithfulnessCallback",
+    "InstanceCallback",
+    "OtherCheckpoint",
+    "PermutationCallback",
     "PredictionsFile",
     "StepSeed",
 ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from pytorch_lightning import Trainer
@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 if TYPE_CHECKING:  # imported by whoever draws
     from matplotlib.figure import Figure
 
-Cell = str | int | float
+Cell = str | int | float | None
 
 
 @dataclass
@@ -48,32 +48,75 @@ def show(trainer: Trainer, folder: Path, stage: str, name: str, media: Media) ->
         media: What to show.
     """
     key = f"{stage}/{name}"
-    with _forgiving("The run folder", OSError):
+    what = "the highlighted texts of this epoch"
+    with _forgiving("The run folder", what, OSError):
         (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / name / f"{stage}.html").write_text(media.page, encoding="utf-8")
         media.figure.savefig(folder / name / f"{stage}.png")
     for logger in trainer.loggers:
-        with _forgiving(type(logger).__name__, Exception):
+        with _forgiving(type(logger).__name__, what, Exception):
             if isinstance(logger, WandbLogger):
-                _to_wandb(logger, key, media, trainer)
+                import wandb
+
+                page = wandb.Html(media.html, data_is_not_path=True)
+                table = wandb.Table(columns=list(media.columns), data=[list(row) for row in media.rows])
+                _to_wandb(logger, {f"{key}_html": page, f"{key}_table": table}, trainer)
             elif isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_figure(key, media.figure, trainer.global_step)
 
 
+def publish(
+    trainer: Trainer,
+    place: Path,
+    key: str,
+    document: str,
+    figures: Mapping[str, Figure],
+    rows: Sequence[Mapping[str, Cell | list[str]]],
+) -> None:
+    """Write and log a result; only the process of rank 0 calls it. What cannot be written is left out.
+
+    Args:
+        trainer: Its loggers are asked.
+        place: The file without its ending: it gets ``PLACE.json``, and the folder it lies in ``FIGURE.png`` and
+            ``FIGURE.svg``, replaced every time.
+        key: W&B gets a table ``KEY_table``, and beside it, as does TensorBoard, an image ``FIGURE_figure`` each.
+        document: Content of the file.
+        figures: By their names.
+        rows: Of the table, all with the same columns; W&B shows the first 10,000.
+    """
+    what = f"the result {key}"
+    with _forgiving("The run folder", what, OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = place.with_suffix(".part")
+        unfinished.write_text(document, encoding="utf-8")
+        unfinished.replace(place.with_suffix(".json"))
+        for name, figure in figures.items():
+            for ending in ("png", "svg"):
+                figure.savefig(place.parent / f"{name}.{ending}")
+    images = {f"{key.rsplit('/', 1)[0]}/{name}_figure": figure for name, figure in figures.items()}
+    for logger in trainer.loggers:
+        with _forgiving(type(logger).__name__, what, Exception):
+            if isinstance(logger, WandbLogger):
+                import wandb
+
+                cells = [[", ".join(cell) if isinstance(cell, list) else cell for cell in row.values()] for row in rows]
+                table = wandb.Table(columns=list(rows[0]), data=cells)
+                pictures = {name: wandb.Image(figure) for name, figure in images.items()}
+                _to_wandb(logger, {**pictures, f"{key}_table": table}, trainer)
+            elif isinstance(logger, TensorBoardLogger):
+                for name, figure in images.items():
+                    logger.experiment.add_figure(name, figure, trainer.global_step, close=False)
+
+
 @contextmanager
-def _forgiving(who: str, failures: type[Exception]) -> Iterator[None]:
+def _forgiving(who: str, what: str, failures: type[Exception]) -> Iterator[None]:
     """A full disk is no reason to lose a training, and neither is a service that fails."""
     try:
         yield
     except failures as error:
-        rank_zero_warn(f"{who} could not take the highlighted texts of this epoch; the training goes on: {error}")
+        rank_zero_warn(f"{who} could not take {what}; the training goes on: {error}")
 
 
-def _to_wandb(logger: WandbLogger, key: str, media: Media, trainer: Trainer) -> None:
-    import wandb
-
-    table = wandb.Table(columns=list(media.columns), data=[list(row) for row in media.rows])
-    page = wandb.Html(media.html, data_is_not_path=True)
+def _to_wandb(logger: WandbLogger, values: Mapping[str, Any], trainer: Trainer) -> None:
     # `epoch` beside them, as beside every metric, so that W&B can put them on the same axis.
-    values = {f"{key}_html": page, f"{key}_table": table, "epoch": trainer.current_epoch}
-    logger.log_metrics(values, step=trainer.global_step)
+    logger.log_metrics({**values, "epoch": trainer.current_epoch}, step=trainer.global_step)

@@ -50,7 +50,9 @@ class PredictionsFile(Callback):
             return
         schema = network_of(pl_module).schema
         names = schema.class_names or tuple(str(number) for number in range(schema.num_classes))
-        columns = {name: tensor.cpu().tolist() for name, tensor in outputs.items()}
+        # Features of instances are neither written nor small.
+        wanted = [name for name in outputs if name != "inputs" or self._processor is not None]
+        columns = {name: outputs[name].cpu().tolist() for name in wanted}
         assert self._file is not None
         for row, index in enumerate(columns["index"]):
             probabilities = columns["probabilities"][row]

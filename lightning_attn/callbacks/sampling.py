@@ -48,24 +48,26 @@ class ExampleSample:
                 self._parts.append((batch.apply(torch.clone).select(rows), keys[rows]))
                 self._keys = torch.unique(torch.cat([known, keys[rows]]))[: self.size]
 
-    def collected(self, strategy: Strategy) -> list[Batch]:
+    def collected(self, strategy: Strategy | None = None) -> list[Batch]:
         """The chosen examples of this process; every process must call it.
 
         Args:
-            strategy: The Trainer's.
+            strategy: The Trainer's; None where this process is the only one.
 
         Returns:
-            What was chosen of each batch that was added, without columns that are padding only. How examples are
-            grouped does not depend on the number of processes if the batches do not: floating-point results are then
-            the same to the last bit.
+            What was chosen of each batch that was added, padded, but without columns that are padding only. How
+            examples are grouped does not depend on the number of processes if the batches do not: floating-point
+            results are then the same to the last bit.
         """
         last = _NEVER if self.size is None else self._last_key(strategy)
-        chosen = [_trimmed(part.select((keys <= last).nonzero().squeeze(-1))) for part, keys in self._parts]
+        chosen = [_trimmed(part.select((keys <= last).nonzero().squeeze(-1)).padded()) for part, keys in self._parts]
         return [part for part in chosen if len(part)]
 
-    def _last_key(self, strategy: Strategy) -> int:
+    def _last_key(self, strategy: Strategy | None) -> int:
         """Key of the last example chosen on any process."""
         assert self.size is not None
+        if strategy is None:
+            return _NEVER if self._keys is None else int(self._keys[-1])
         mine = torch.full((self.size,), _NEVER, device=strategy.root_device)
         if self._keys is not None:
             mine[: len(self._keys)] = self._keys

@@ -7,6 +7,9 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
+#: Arguments that a checkpoint fills in, of many lines: not what somebody chose.
+_FILLED_IN = ("config",)
+
 
 def described(spec: Any) -> str:
     """A configured class with the arguments that are not its defaults, such as ``Compose(A(epochs=3), B)``.
@@ -22,7 +25,7 @@ def described(spec: Any) -> str:
     shown = [
         described(value) if isinstance(value, list) else f"{name}={described(value)}"
         for name, value in (spec.get("init_args") or {}).items()
-        if value != defaults.get(name, inspect.Parameter.empty)
+        if name not in _FILLED_IN and value != defaults.get(name, inspect.Parameter.empty)
     ]
     short = spec["class_path"].rsplit(".", 1)[-1]
     return f"{short}({', '.join(shown)})" if shown else short
@@ -46,7 +49,8 @@ def _defaults(class_path: str) -> dict[str, Any]:
 def _leaves(spec: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(spec, dict):
         for name, value in spec.items():
-            yield from _leaves(value, f"{place}.{name}")
+            if name not in _FILLED_IN:
+                yield from _leaves(value, f"{place}.{name}")
     elif isinstance(spec, list):
         for number, value in enumerate(spec):
             yield from _leaves(value, f"{place}[{number}]")

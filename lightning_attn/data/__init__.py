@@ -1,6 +1,8 @@
-"""Data modules: texts of several origins as batches with evidence."""
+"""Data modules: texts and bags of several origins as batches with evidence."""
 
+from lightning_attn.data.ade import ADEDataModule
 from lightning_attn.data.babi import BabiDataModule
+from lightning_attn.data.bags import BagArrayDataModule, BagDataModule, BagDataset, BagTableDataModule
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.data.batching import BucketBatches
 from lightning_attn.data.block_mask import BlockMaskDataModule
@@ -17,8 +19,13 @@ from lightning_attn.data.trees import SSTDataModule
 from lightning_attn.data.word_processor import WordProcessor
 
 __all__ = [
+    "ADEDataModule",
     "AttentionDataModule",
     "BabiDataModule",
+    "BagArrayDataModule",
+    "BagDataModule",
+    "BagDataset",
+    "BagTableDataModule",
     "BlockMaskDataModule",
     "BucketBatches",
     "CorpusDataModule",

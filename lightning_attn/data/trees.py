@@ -77,6 +77,8 @@ class SSTDataModule(CorpusDataModule):
             its label is from neutral.
         min_length: Leave out sentences of fewer words, punctuation not counted; 6 is the filter of Jain and Wallace
             (2019), who also leave out the longest sentence of each split.
+        punctuation: False leaves punctuation out, and it separates words, as in Jain and Wallace (2019): ``well-made``
+            is two words then. A sentence of punctuation alone is left out.
         processor: Tokenises; None means ``WordProcessor()``. Words are taken as the trees give them.
         word_vectors: GloVe or fastText text file (.txt, .vec, .gz) with vectors for the words; None for none.
         cache_dir: Where prepared data are kept; None means LIGHTNING_ATTN_CACHE or ``~/.cache/lightning_attn``.
@@ -92,6 +94,7 @@ class SSTDataModule(CorpusDataModule):
         classes: Literal["binary", "five"] = "binary",
         evidence: Literal["binary", "graded"] = "binary",
         min_length: int = 1,
+        punctuation: bool = True,
         processor: TextProcessor | None = None,
         word_vectors: str | Path | None = None,
         cache_dir: str | Path | None = None,
@@ -105,6 +108,7 @@ class SSTDataModule(CorpusDataModule):
         self.kind = classes
         self.evidence = evidence
         self.min_length = min_length
+        self.punctuation = punctuation
 
     def classes(self) -> list[str]:
         """Class names in the order of the logits."""
@@ -113,8 +117,13 @@ class SSTDataModule(CorpusDataModule):
         return ["very negative", "negative", "neutral", "positive", "very positive"]
 
     def settings(self) -> dict[str, Any]:
-        """Which sentences, and what counts as evidence."""
-        return {"classes": self.kind, "evidence": self.evidence, "min_length": self.min_length}
+        """Which sentences and words, and what counts as evidence."""
+        return {
+            "classes": self.kind,
+            "evidence": self.evidence,
+            "min_length": self.min_length,
+            "punctuation": self.punctuation,
+        }
 
     def files(self) -> list[Path]:
         """Those of the three files that are there."""
@@ -143,8 +152,12 @@ class SSTDataModule(CorpusDataModule):
             if self.kind == "binary" and root == NEUTRAL:
                 continue
             text = [unescape(word) for word in words]
-            if len(re.findall(r"\w+", " ".join(text))) < self.min_length:
+            parts = [re.findall(r"\w+", word) for word in text]
+            if sum(map(len, parts)) < (self.min_length if self.punctuation else max(1, self.min_length)):
                 continue
+            if not self.punctuation:
+                text = [part for pieces in parts for part in pieces]
+                labels = [label for label, pieces in zip(labels, parts, strict=True) for _ in pieces]
             found.texts.append(text)
             found.labels.append(self.classes()[int(root > NEUTRAL) if self.kind == "binary" else root])
             steps = [abs(label - NEUTRAL) / 2 for label in labels]

@@ -4,5 +4,18 @@ from lightning_attn.encoders.average import Average
 from lightning_attn.encoders.base import Encoder
 from lightning_attn.encoders.bilstm import BiLSTM
 from lightning_attn.encoders.cnn import CNN
+from lightning_attn.encoders.instances import MLP, Identity, InstanceEncoder, LeNet, SequenceCNN
+from lightning_attn.encoders.pretrained import PretrainedEncoder
 
-__all__ = ["CNN", "Average", "BiLSTM", "Encoder"]
+__all__ = [
+    "CNN",
+    "MLP",
+    "Average",
+    "BiLSTM",
+    "Encoder",
+    "Identity",
+    "InstanceEncoder",
+    "LeNet",
+    "PretrainedEncoder",
+    "SequenceCNN",
+]

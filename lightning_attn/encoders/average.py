@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attn.encoders.base import Encoder
+from lightning_attn.removal.base import follows
+from lightning_attn.removal.local import LocalKeys
 from lightning_attn.types import Batch
 
 
@@ -38,3 +40,8 @@ class Average(Encoder):
     def contextualise(self, embeddings: Tensor, batch: Batch) -> Tensor:
         """Projected words, shape ``(B, L, H)``."""
         return torch.tanh(self.projection(embeddings))
+
+    def removal(self) -> LocalKeys | None:
+        """No key is computed twice; see :class:`LocalKeys`."""
+        known = follows(self, Average, "embed", "contextualise", "forward")
+        return LocalKeys(self.contextualise) if known else None

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lightning_attn.encoders.base import Encoder
+from lightning_attn.removal.base import follows
+from lightning_attn.removal.bilstm import PrefixKeys
 from lightning_attn.types import Batch
 
 
@@ -49,3 +51,8 @@ class BiLSTM(Encoder):
         last = (valid.sum(dim=1) - 1).clamp(min=0)
         forward, backward = keys.chunk(2, dim=-1)
         return torch.cat([forward[rows, last], backward[:, 0]], dim=-1)
+
+    def removal(self) -> PrefixKeys | None:
+        """States before the removal are shared in each direction; see :class:`PrefixKeys`."""
+        known = follows(self, BiLSTM, "embed", "contextualise", "forward") and PrefixKeys.reads(self.lstm)
+        return PrefixKeys(self.lstm) if known else None

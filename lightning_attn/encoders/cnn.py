@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attn.encoders.base import Encoder
+from lightning_attn.removal.base import follows
+from lightning_attn.removal.cnn import WindowKeys
 from lightning_attn.types import Batch
 
 
@@ -52,3 +54,8 @@ class CNN(Encoder):
     def pool(self, keys: Tensor, valid: Tensor) -> Tensor:
         """The largest response of each filter, shape ``(B, H)``; responses are never below 0."""
         return keys.masked_fill(~valid[..., None], 0.0).amax(dim=1)
+
+    def removal(self) -> WindowKeys | None:
+        """Only windows that the removal touches are computed; see :class:`WindowKeys`."""
+        known = follows(self, CNN, "embed", "contextualise", "forward") and WindowKeys.reads(self.convolutions)
+        return WindowKeys(self.convolutions) if known else None

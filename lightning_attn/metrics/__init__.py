@@ -2,6 +2,14 @@
 
 from lightning_attn.metrics.base import ExampleMean, PerExampleMean
 from lightning_attn.metrics.concentration import EffectiveTokens, Entropy, MaxAttention, SpecialMass
+from lightning_attn.metrics.disagreement import (
+    Disagreement,
+    MemberJSD,
+    MemberRankCorrelation,
+    MemberTopOverlap,
+    RiskCoverageGain,
+    disagreement,
+)
 from lightning_attn.metrics.faithfulness import (
     AOPC,
     AdversarialJSD,
@@ -12,6 +20,7 @@ from lightning_attn.metrics.faithfulness import (
     PermutationTVD,
     Sufficiency,
 )
+from lightning_attn.metrics.instances import PooledAUROC, PooledAveragePrecision, class_log_weights, instance_aopc_r
 from lightning_attn.metrics.leakage import LeakedBits
 from lightning_attn.metrics.plausibility import IOUF1, EvidenceAUPRC, EvidenceAUROC, TokenF1
 from lightning_attn.metrics.suite import DEFAULT_MEASURES, MEASURES, Settings, measure
@@ -23,6 +32,7 @@ __all__ = [
     "MEASURES",
     "AdversarialJSD",
     "Comprehensiveness",
+    "Disagreement",
     "EffectiveTokens",
     "Entropy",
     "EvidenceAUPRC",
@@ -33,11 +43,20 @@ __all__ = [
     "LeakedBits",
     "LogOdds",
     "MaxAttention",
+    "MemberJSD",
+    "MemberRankCorrelation",
+    "MemberTopOverlap",
     "PerExampleMean",
     "PermutationTVD",
+    "PooledAUROC",
+    "PooledAveragePrecision",
+    "RiskCoverageGain",
     "Settings",
     "SpecialMass",
     "Sufficiency",
     "TokenF1",
+    "class_log_weights",
+    "disagreement",
+    "instance_aopc_r",
     "measure",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_attn.adversaries import AdversarialSolver
 from lightning_attn.metrics.base import PerExampleMean
 from lightning_attn.metrics.functional.adversarial import adversarial_jsd
 from lightning_attn.metrics.functional.erasure import aopc, comprehensiveness, log_odds, log_odds_floors, sufficiency
@@ -130,20 +131,16 @@ class AdversarialJSD(PerExampleMean):
     """Mean of :func:`adversarial_jsd` over distinct examples.
 
     Args:
-        adversaries: Adversaries of each example.
-        steps: Steps of Adam.
-        seed: The start depends on it and on ``Batch.index``.
+        solver: How to search; None means ``EdgeSolver()``.
         **kwargs: See ``torchmetrics.Metric``.
     """
 
     higher_is_better = False
 
-    def __init__(self, adversaries: int = 5, steps: int = 500, seed: int = 0, **kwargs: Any) -> None:
+    def __init__(self, solver: AdversarialSolver | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.adversaries = adversaries
-        self.steps = steps
-        self.seed = seed
+        self.solver = solver
 
     def update(self, network: AttentionNetwork, output: AttentionOutput, batch: Batch) -> None:
         """Add a batch and what the network computed for it."""
-        self.add(adversarial_jsd(network, output, batch, self.adversaries, self.steps, self.seed), batch.index)
+        self.add(adversarial_jsd(network, output, batch, self.solver), batch.index)

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from lightning_attn.adversaries import AdversarialSolver
 from lightning_attn.budget import Fractions, Steps
 from lightning_attn.evaluation import evaluating
 from lightning_attn.gradients import EmbeddingGradient, embedding_gradient
@@ -40,22 +41,21 @@ class Settings:
 
     Attributes:
         perturbation: What happens to removed tokens; None means ``Delete()``.
-        max_tokens: See :func:`lightning_attn.perturbation.probabilities`.
+        max_tokens: Positions, padding included, of what is held at a time: perturbed texts (see
+            :func:`lightning_attn.perturbation.probabilities`), permutations and adversaries.
         attention_fixed: See :func:`lightning_attn.gradients.embedding_gradient`.
         permutations: See :func:`permutation_tvd`.
-        adversaries: See :func:`adversarial_jsd`.
-        adversary_steps: See :func:`adversarial_jsd`.
+        solver: See :func:`adversarial_jsd`.
         evidence_fraction: See :func:`token_f1`.
         level: p-value up to which a tau counts as significant.
-        seed: Of permutations, adversaries and random rankings, together with ``Batch.index``.
+        seed: Of permutations and random rankings, together with ``Batch.index``.
     """
 
     perturbation: Perturbation | None = None
     max_tokens: int = 16384
     attention_fixed: bool = True
     permutations: int = 100
-    adversaries: int = 5
-    adversary_steps: int = 500
+    solver: AdversarialSolver | None = None
     evidence_fraction: float | None = None
     level: float = 0.05
     seed: int = 0
@@ -74,7 +74,7 @@ class Measurement:
     def __init__(self, network: AttentionNetwork, batch: Batch, settings: Settings, names: Sequence[str]) -> None:
         self.network = network
         with torch.no_grad(), evaluating(network):
-            self.batch = network.read_query(batch)
+            self.batch = network.read_query(batch.padded())
         self.settings = settings
         self.names = tuple(names)
 
@@ -150,18 +150,25 @@ class Measurement:
         return explained(self.swept[request], self.target)
 
     @cached_property
+    def gradient_scores(self) -> Tensor:
+        """abs(gradient x embedding) of each position, rounding noise merged: for ranking only, shape ``(B, L)``."""
+        scores = self.gradient.product.abs()
+        return self.denoised(scores, _NOISE * scores.amax(dim=-1, keepdim=True))
+
+    @cached_property
+    def loo_scores(self) -> Tensor:
+        """Output change without each position, rounding noise merged: for ranking only, shape ``(B, L)``."""
+        return self.denoised(output_change(self.probabilities, self.swept["loo"]), _NOISE)
+
+    @cached_property
     def tau_gradient(self) -> KendallTau:
         """Attention against gradient x embedding."""
-        found = self.gradient
-        scores = (found.gradient * found.embeddings).flatten(2).sum(dim=-1).abs()
-        scores = self.denoised(scores, _NOISE * scores.amax(dim=-1, keepdim=True))
-        return kendall_tau(self.attention, scores, self.batch.inner)
+        return kendall_tau(self.attention, self.gradient_scores, self.batch.inner)
 
     @cached_property
     def tau_loo(self) -> KendallTau:
         """Attention against leave-one-out."""
-        change = output_change(self.probabilities, self.swept["loo"])
-        return kendall_tau(self.attention, self.denoised(change, _NOISE), self.batch.inner)
+        return kendall_tau(self.attention, self.loo_scores, self.batch.inner)
 
     @property
     def evidence(self) -> Tensor:
@@ -192,10 +199,10 @@ MEASURES: dict[str, Callable[[Measurement], Tensor]] = {
     **_erasure(""),
     **_erasure("_random"),
     "faithfulness/permutation_tvd": lambda m: permutation_tvd(
-        m.network, m.output, m.batch, m.settings.permutations, m.settings.seed
+        m.network, m.output, m.batch, m.settings.permutations, m.settings.seed, m.settings.max_tokens
     ),
     "faithfulness/adversarial_jsd": lambda m: adversarial_jsd(
-        m.network, m.output, m.batch, m.settings.adversaries, m.settings.adversary_steps, m.settings.seed
+        m.network, m.output, m.batch, m.settings.solver, m.settings.max_tokens
     ),
     "attention/entropy": lambda m: entropy(m.output.attention),
     "attention/effective_tokens": lambda m: effective_tokens(m.output.attention),

@@ -1,17 +1,24 @@
 """Mitigations: ways to keep label information out of the attention weights."""
 
+from lightning_attn.mitigations.attention_dropout import AttentionDropout
 from lightning_attn.mitigations.base import Mitigation, NoMitigation
 from lightning_attn.mitigations.compose import Compose
 from lightning_attn.mitigations.instance_weighting import InstanceWeighting
-from lightning_attn.mitigations.mask_classifier import MaskClassifier, SetMaskClassifier
+from lightning_attn.mitigations.mask_classifier import BagMaskClassifier, MaskClassifier, SetMaskClassifier
+from lightning_attn.mitigations.masked_fine_tuning import MaskedFineTuning
+from lightning_attn.mitigations.random_mixing import RandomMixing
 from lightning_attn.mitigations.random_pretraining import RandomPretraining
 
 __all__ = [
+    "AttentionDropout",
+    "BagMaskClassifier",
     "Compose",
     "InstanceWeighting",
     "MaskClassifier",
+    "MaskedFineTuning",
     "Mitigation",
     "NoMitigation",
+    "RandomMixing",
     "RandomPretraining",
     "SetMaskClassifier",
 ]

@@ -13,7 +13,7 @@ from torchmetrics import MaxMetric, MeanMetric, Metric
 from lightning_attn.attention.softmax import attendable
 from lightning_attn.mitigations.base import Mitigation
 from lightning_attn.mitigations.effective_sample_size import EffectiveSampleSize
-from lightning_attn.mitigations.mask_classifier import MaskClassifier, SetMaskClassifier
+from lightning_attn.mitigations.mask_classifier import BagMaskClassifier, MaskClassifier, SetMaskClassifier
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
 
 if TYPE_CHECKING:  # the network owns the attention layer, which owns the mitigation
@@ -33,7 +33,8 @@ class InstanceWeighting(Mitigation):
     2.5): estimator, cross-fitting, clipping and normalisation are ours.
 
     Args:
-        classifier: Estimator of P(y | attention), copied for the second fold; None means ``SetMaskClassifier()``.
+        classifier: Estimator of P(y | attention), copied for the second fold; None means ``SetMaskClassifier()``, or
+            ``BagMaskClassifier()`` for bags.
         warmup_steps: Training steps in which all weights are 1 while the estimator learns.
         floor: Smallest P(y | attention) that is believed, in (0, 1); bounds the weights by P(y) / floor before they are
             divided by their class mean.
@@ -63,6 +64,7 @@ class InstanceWeighting(Mitigation):
             raise ValueError(f"momentum must be in [0, 1), got {momentum}.")
         super().__init__()
         self.classifiers = nn.ModuleList([classifier or SetMaskClassifier()])
+        self._chosen = classifier is not None
         self.built = False
         self.warmup_steps = warmup_steps
         self.floor = floor
@@ -87,6 +89,8 @@ class InstanceWeighting(Mitigation):
         if self.built:
             raise ValueError("This InstanceWeighting belongs to a network already; make a new one for another network.")
         self.built = True
+        if schema.feature_shape is not None and not self._chosen:
+            self.classifiers[0] = BagMaskClassifier()
         self.multi_label = schema.multi_label
         # A target is one draw from `cells` outcomes in each of `columns` columns: C outcomes in one column, or 2 in C.
         self.columns, self.cells = (schema.num_classes, 2) if schema.multi_label else (1, schema.num_classes)

@@ -48,10 +48,13 @@ class SetMaskClassifier(MaskClassifier):
         size: Hidden units.
     """
 
+    #: How many of the columns of :func:`mask_features` it reads.
+    columns = 3
+
     def __init__(self, size: int = 16) -> None:
         super().__init__()
         self.size = size
-        self.position = nn.Sequential(nn.Linear(3, size), nn.ReLU(), nn.Linear(size, size), nn.ReLU())
+        self.position = nn.Sequential(nn.Linear(self.columns, size), nn.ReLU(), nn.Linear(size, size), nn.ReLU())
 
     def make_layers(self, outputs: int) -> None:
         """Create the output layers."""
@@ -59,6 +62,16 @@ class SetMaskClassifier(MaskClassifier):
 
     def forward(self, attention: Tensor, allowed: Tensor) -> Tensor:
         """Logits, shape ``(B, outputs)``."""
-        hidden = self.position(mask_features(attention, allowed))
+        hidden = self.position(mask_features(attention, allowed)[..., : self.columns])
         pools = torch.stack([allowed / allowed.sum(dim=-1, keepdim=True).clamp(min=1), attention], dim=1)
         return self.output(torch.bmm(pools.to(hidden.dtype), hidden).flatten(1))  # type: ignore[no-any-return]
+
+
+class BagMaskClassifier(SetMaskClassifier):
+    """A :class:`SetMaskClassifier` that does not read the places: the order of the instances of a bag says nothing.
+
+    Args:
+        size: Hidden units.
+    """
+
+    columns = 2

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from torch import Tensor, nn
 
-from lightning_attn.attention.random import RandomAttention, SoftmaxNormal, seeded
-from lightning_attn.mitigations.base import Mitigation, Phase
+from lightning_attn.attention.random import RandomAttention, SoftmaxNormal
+from lightning_attn.mitigations.base import Phase
+from lightning_attn.mitigations.draws import DrawingMitigation
 from lightning_attn.types import Batch, InputError
 
 if TYPE_CHECKING:  # the network owns the attention layer, which owns the mitigation
     from lightning_attn.networks.base import AttentionNetwork
 
 
-class RandomPretraining(Mitigation):
+class RandomPretraining(DrawingMitigation):
     """First the value path and the head learn under random attention, then the scorer learns on top of them.
 
     While the phase is ``random``, the head sees weights drawn independently of the text, so it cannot learn to read
@@ -30,7 +30,7 @@ class RandomPretraining(Mitigation):
         distribution: What is drawn; None means ``SoftmaxNormal()``.
         then: ``freeze`` or ``finetune`` the value path and the head in the phase ``learn``.
         finetune_rate: Share of the learning rate that they get with ``then="finetune"``, in (0, 1].
-        seed: Seed of the draws; processes draw differently.
+        seed: See :class:`DrawingMitigation`.
 
     Raises:
         ValueError: ``epochs`` or ``finetune_rate`` is out of its range.
@@ -50,14 +50,12 @@ class RandomPretraining(Mitigation):
             raise ValueError(f"RandomPretraining needs epochs >= 1, got {epochs}; use NoMitigation to switch it off.")
         if not 0 < finetune_rate <= 1:
             raise ValueError(f"finetune_rate must be in (0, 1], got {finetune_rate}.")
-        super().__init__()
+        super().__init__(seed)
         self.epochs = self.random_epochs = epochs
         self.distribution = distribution or SoftmaxNormal()
         self.then = then
         self.finetune_rate = finetune_rate
-        self.seed = seed
         self.epoch = 0
-        self.draws = 0
 
     @property
     def phase(self) -> Phase:
@@ -92,21 +90,14 @@ class RandomPretraining(Mitigation):
         """Random weights in the phase ``random``, the learned ones afterwards; shape ``(B, L)``."""
         if self.phase == "learn":
             return attention
-        self.draws += 1
-        # One seed a draw instead of a running generator: a resumed run then draws what an unbroken one would have.
-        with seeded(hash((self.seed, process_rank(), self.draws)) % 2**63, attention.device):
+        with self.drawing(attention.device):
             return self.distribution.sample(attention.detach(), batch)
 
     def get_extra_state(self) -> dict[str, int]:
         """Epoch and number of draws, so that a resumed run goes on where the checkpoint was written."""
-        return {"epoch": self.epoch, "draws": self.draws}
+        return super().get_extra_state() | {"epoch": self.epoch}
 
     def set_extra_state(self, state: Any) -> None:
         """Restore :meth:`get_extra_state`."""
-        self.epoch, self.draws = state["epoch"], state["draws"]
-
-
-def process_rank() -> int:
-    """Number of this process among those that train together, 0 for a single one."""
-    distributed = torch.distributed
-    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+        super().set_extra_state(state)
+        self.epoch = state["epoch"]

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from pytorch_lightning.strategies import DDPStrategy
@@ -17,6 +16,8 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
 from lightning_attn.data.base import AttentionDataModule
+from lightning_attn.encoders.pretrained import complete_specification
+from lightning_attn.losses import classification_loss
 from lightning_attn.metrics.classification import classification_metrics
 from lightning_attn.mitigations.base import Mitigation
 from lightning_attn.modules.compatibility import check_same_data, is_plain
@@ -162,12 +163,7 @@ class AttentionClassifier(LightningModule):
             target: Class index ``(B,)``, or 0/1 columns ``(B, C)`` for multi-label.
             weights: Weight of each example, shape ``(B,)`` or ``(B, C)``; None weighs all alike.
         """
-        function: Callable[..., Tensor] = (
-            F.binary_cross_entropy_with_logits if self.network.schema.multi_label else F.cross_entropy
-        )
-        if weights is None:
-            return function(logits, target)
-        return (weights * function(logits, target, reduction="none")).mean()
+        return classification_loss(logits, target, self.network.schema, weights)
 
     def on_validation_epoch_start(self) -> None:
         """Let every process take part in the metrics, also one that has no example."""
@@ -231,6 +227,9 @@ class AttentionClassifier(LightningModule):
         """Store what is needed to explain a raw text: schema, tokenizer, class names. Plain values only."""
         checkpoint["schema"] = self.network.schema.as_dict()
         checkpoint["data"] = self.data_state
+        if "network" in self.hparams:
+            completed = complete_specification(self.hparams["network"], self.network)
+            checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], "network": completed}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the layers that the checkpoint's weights go into.

@@ -1,8 +1,32 @@
 """Networks: encoder, attention and head behind one contract."""
 
+from lightning_attn.networks.bags import AdditiveBagNetwork, BagNetwork, InstanceNetwork, MaxBagNetwork
 from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.networks.combinations import Combination, GeometricMean, MeanLogit, MeanProbability, MeanRank
+from lightning_attn.networks.ensemble import AttentionEnsemble
 from lightning_attn.networks.heads import Head, LinearHead, MLPHead, PairHead
+from lightning_attn.networks.multihead_bags import ClassBagNetwork, MultiHeadBagNetwork
 from lightning_attn.networks.paired import PairedNetwork
 from lightning_attn.networks.pooled import PooledNetwork
 
-__all__ = ["AttentionNetwork", "Head", "LinearHead", "MLPHead", "PairHead", "PairedNetwork", "PooledNetwork"]
+__all__ = [
+    "AdditiveBagNetwork",
+    "AttentionEnsemble",
+    "AttentionNetwork",
+    "BagNetwork",
+    "ClassBagNetwork",
+    "Combination",
+    "GeometricMean",
+    "Head",
+    "InstanceNetwork",
+    "LinearHead",
+    "MLPHead",
+    "MaxBagNetwork",
+    "MeanLogit",
+    "MeanProbability",
+    "MeanRank",
+    "MultiHeadBagNetwork",
+    "PairHead",
+    "PairedNetwork",
+    "PooledNetwork",
+]

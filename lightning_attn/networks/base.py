@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor, nn
 
 from lightning_attn.attention.base import AttentionLayer
 from lightning_attn.mitigations.base import Mitigation
+from lightning_attn.removal.base import Removal, Reread
 from lightning_attn.types import AttentionOutput, Batch, DataSchema, InputError
+
+if TYPE_CHECKING:
+    from lightning_attn.perturbation import Perturbation
 
 Network = TypeVar("Network", bound="AttentionNetwork")
 
@@ -61,6 +65,11 @@ class AttentionNetwork(nn.Module, ABC):
         return self
 
     @property
+    def reads_query(self) -> bool:
+        """Whether the network reads a query beside the text."""
+        return type(self).read_query is not AttentionNetwork.read_query
+
+    @property
     def mitigation(self) -> Mitigation:
         """The mitigation that the attention layer owns; assign another one to exchange it."""
         return self.attention.mitigation
@@ -97,6 +106,24 @@ class AttentionNetwork(nn.Module, ABC):
     def classify(self, values: Tensor, attention: Tensor, batch: Batch) -> Tensor:
         """Logits ``(B, C)`` from values ``(B, L, H)`` and weights ``(B, L)``: the cheap path, no encoder pass."""
 
+    def classify_many(self, values: Tensor, attention: Tensor, batch: Batch) -> Tensor:
+        """:meth:`classify` of each example under V attentions of its own.
+
+        This one repeats values and batch V times; a network that can do without overrides it.
+
+        Args:
+            values: Shape ``(B, L, H)``.
+            attention: Shape ``(B, V, L)``.
+            batch: B padded examples.
+
+        Returns:
+            Logits, shape ``(B, V, C)``.
+        """
+        count = attention.shape[1]
+        many = self.read_query(batch).apply(lambda tensor: tensor.repeat_interleave(count, dim=0))
+        logits = self.classify(values.repeat_interleave(count, dim=0), attention.flatten(0, 1), many)
+        return logits.view(*attention.shape[:2], logits.shape[-1])
+
     def forward(
         self, batch: Batch, *, embeddings: Tensor | None = None, attention: Tensor | None = None
     ) -> AttentionOutput:
@@ -115,6 +142,10 @@ class AttentionNetwork(nn.Module, ABC):
         scores, learned, observed = self.attention(keys, batch)
         used = observed if attention is None else attention
         return AttentionOutput(self.classify(values, used, batch), used, learned, scores, values)
+
+    def removal(self, perturbation: Perturbation) -> Removal:
+        """How the perturbation sweep gets logits of variants: by reading each, unless a network knows a shortcut."""
+        return Reread(self, perturbation)
 
     def value_path(self) -> list[nn.Module]:
         """Modules that make the values and the logits: what random pretraining trains first and then freezes.

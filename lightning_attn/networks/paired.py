@@ -12,6 +12,9 @@ from lightning_attn.encoders.base import Encoder
 from lightning_attn.encoders.bilstm import BiLSTM
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.heads import PairHead
+from lightning_attn.perturbation import Perturbation
+from lightning_attn.removal.base import Removal
+from lightning_attn.removal.pooled import pooled_removal
 from lightning_attn.types import Batch, DataSchema, InputError
 
 
@@ -94,6 +97,21 @@ class PairedNetwork(AttentionNetwork):
         """Logits ``(B, C)`` of the attention-weighted sum of the values and the query."""
         pooled = torch.einsum("bl,blh->bh", attention, values)
         return self.head(pooled, self.read_query(batch).query_vector)  # type: ignore[no-any-return]
+
+    def classify_many(self, values: Tensor, attention: Tensor, batch: Batch) -> Tensor:
+        """Logits ``(B, V, C)`` in one product, without repeating the values."""
+        if type(self).classify is not PairedNetwork.classify:
+            return super().classify_many(values, attention, batch)
+        query = self.read_query(batch).query_vector
+        assert query is not None
+        many = query.repeat_interleave(attention.shape[1], dim=0)
+        logits: Tensor = self.head((attention @ values).flatten(0, 1), many)
+        return logits.view(*attention.shape[:2], logits.shape[-1])
+
+    def removal(self, perturbation: Perturbation) -> Removal:
+        """A shortcut if encoder and attention allow one, see :func:`pooled_removal`."""
+        shortcut = pooled_removal(self, PairedNetwork, self.encoder, perturbation, self.head)
+        return shortcut or super().removal(perturbation)
 
     def value_path(self) -> list[nn.Module]:
         """The encoder's value path, the query's encoder, which the head reads too, and the head."""

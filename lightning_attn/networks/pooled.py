@@ -11,6 +11,9 @@ from lightning_attn.encoders.base import Encoder
 from lightning_attn.encoders.bilstm import BiLSTM
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.heads import Head, LinearHead
+from lightning_attn.perturbation import Perturbation
+from lightning_attn.removal.base import Removal
+from lightning_attn.removal.pooled import pooled_removal
 from lightning_attn.types import Batch, DataSchema
 
 
@@ -51,6 +54,21 @@ class PooledNetwork(AttentionNetwork):
     def classify(self, values: Tensor, attention: Tensor, batch: Batch) -> Tensor:
         """Logits ``(B, C)`` of the attention-weighted sum of the values."""
         return self.head(torch.einsum("bl,blh->bh", attention, values))  # type: ignore[no-any-return]
+
+    def classify_many(self, values: Tensor, attention: Tensor, batch: Batch) -> Tensor:
+        """Logits ``(B, V, C)`` in one product, without repeating the values."""
+        if type(self).classify is not PooledNetwork.classify:
+            return super().classify_many(values, attention, batch)
+        logits: Tensor = self.head((attention @ values).flatten(0, 1))
+        return logits.view(*attention.shape[:2], logits.shape[-1])
+
+    def removal(self, perturbation: Perturbation) -> Removal:
+        """A shortcut if encoder and attention allow one, see :func:`pooled_removal`."""
+
+        def head(pooled: Tensor, query: Tensor | None) -> Tensor:
+            return self.head(pooled)  # type: ignore[no-any-return]
+
+        return pooled_removal(self, PooledNetwork, self.encoder, perturbation, head) or super().removal(perturbation)
 
     def value_path(self) -> list[nn.Module]:
         """The encoder's value path and the head."""

@@ -10,12 +10,14 @@ from lightning_attn.highlight import NEGATIVE, POSITIVE, highlight_html
 
 if TYPE_CHECKING:  # explain.py makes what is drawn here
     from lightning_attn.explain import Explanation
+    from lightning_attn.neighbours import NeighbourText
 
 #: What a method is called on the page, and what its scores say.
 TITLES = {
     "attention": ("Attention", "the weight that the network gave the token"),
     "gradient": ("Gradient x input", "how strongly the prediction reacts to the token, to first order"),
     "occlusion": ("Leave-one-out", "how much the prediction changes when the token is deleted"),
+    "lafa": ("LAFA", "the token's own gradient, and that of similar words in similar training texts"),
 }
 
 _STYLE = """
@@ -48,6 +50,10 @@ article { background: var(--card); border: 1px solid var(--line); border-radius:
 .tokens { line-height: 2; overflow-wrap: anywhere; }
 .tokens span { border-radius: .25em; padding: .12em .18em; cursor: default; }
 .tokens span.same { outline: 2px solid var(--ink); }
+details { margin-top: .9em; } summary { cursor: pointer; }
+details table { border-collapse: collapse; margin-top: .4em; }
+details th { text-align: left; font-weight: 600; }
+details td, details th { padding: .2em .9em .2em 0; vertical-align: top; overflow-wrap: anywhere; }
 """
 
 # Switches methods on and off, and marks the token under the pointer under every method of its text.
@@ -111,7 +117,26 @@ def _card(item: Explanation) -> str:
     query = "" if item.query is None else f'<div class="faint">Query: {html.escape(item.query)}</div>\n'
     return (
         f'<article><div class="verdict"><h2>{html.escape(item.prediction)}</h2>\n'
-        f'<div class="classes">{classes}</div></div>\n{query}<div class="methods">{methods}</div></article>'
+        f'<div class="classes">{classes}</div></div>\n{query}<div class="methods">{methods}</div>'
+        f"{_neighbours(item.neighbours)}</article>"
+    )
+
+
+def _neighbours(neighbours: Sequence[NeighbourText] | None) -> str:
+    """The training texts that lent their importance, folded in."""
+    if neighbours is None:
+        return ""
+    if not neighbours:
+        return '<div class="faint">LAFA: no training text is near enough, so these are the text\'s own scores.</div>'
+    rows = "\n".join(
+        f'<tr><td class="number">{item.distance:.3g}</td><td>{html.escape(item.prediction)}</td>'
+        f"<td>{html.escape(item.text)}</td></tr>"
+        for item in neighbours
+    )
+    count = "1 training text" if len(neighbours) == 1 else f"{len(neighbours)} training texts"
+    return (
+        f'<details class="faint"><summary>LAFA borrowed from {count}</summary><table>'
+        f"<tr><th>distance</th><th>taken for</th><th>text</th></tr>{rows}</table></details>"
     )
 
 

@@ -1,3 +1,4 @@
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,21 @@ def test_short_sentences_may_be_left_out(tmp_path: Path) -> None:
     assert len(data.dataset("train")) == 2
 
 
+def test_punctuation_may_be_left_out_and_separates_words(tmp_path: Path) -> None:
+    train = "\n".join(
+        ["(4 (2 A) (4 (4 (4 well-made) (2 film)) (2 .)))", BAD, "(1 (2 !) (0 -RRB-))", "(3 (2 it) (2 's))"]
+    )
+    data = opened(folder(tmp_path, train=train), punctuation=False, min_length=0)
+    dataset = data.dataset("train")
+    assert len(dataset) == 3  # nothing is left of the third sentence
+    batch = dataset[range(3)]
+    rows = [data.processor.tokens(ids[inner].tolist()) for ids, inner in zip(batch.inputs, batch.inner, strict=True)]
+    assert rows == [["a", "well", "made", "film"], ["no", "awful"], ["it", "s"]]
+    assert batch.evidence is not None
+    evidence = [values[inner].tolist() for values, inner in zip(batch.evidence, batch.inner, strict=True)]
+    assert evidence == [[0, 1, 1, 0], [0, 1], [0, 0]]
+
+
 def test_a_class_without_training_example_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'negative' has no training example in .*train\.txt"):
         opened(folder(tmp_path, train=GOOD))
@@ -133,6 +149,20 @@ def test_the_treebank_has_the_published_numbers(real_data: Path) -> None:
 
 def test_the_length_filter_gives_the_published_test_set_but_for_its_longest(real_data: Path) -> None:
     assert np.bincount(opened(real_data / "sst", min_length=6).dataset("test").labels).tolist() == [863, 863]
+
+
+def test_without_punctuation_the_words_are_those_of_the_published_table(real_data: Path) -> None:
+    with (real_data / "sst" / "sst_dataset.csv").open(encoding="utf-8") as lines:
+        published = [row["text"].split() for row in csv.DictReader(lines) if row["exp_split"] == "dev"]
+    data = opened(real_data / "sst", punctuation=False)
+    dataset = data.dataset("val")
+    batch = dataset[range(len(dataset))]
+    known = set(data.processor.vocabulary)
+    found = [data.processor.tokens(ids[inner].tolist()) for ids, inner in zip(batch.inputs, batch.inner, strict=True)]
+    wanted = [[word if word in known else "<unk>" for word in words] for words in published]
+    # they split one word that the trees do not, of "a 28k modem"
+    assert sum(mine != theirs for mine, theirs in zip(found, wanted, strict=True)) == 1
+    assert (found[559][-2:], published[559][-3:]) == (["<unk>", "modem"], ["28", "k", "modem"])
 
 
 def test_the_reader_agrees_with_another(real_data: Path) -> None:

@@ -56,7 +56,7 @@ CASES = [
     (AOPC(), (FULL, PERTURBED, BATCH.index), aopc(FULL, PERTURBED)),
     (LogOdds(), (FULL, PERTURBED, BATCH.index), log_odds(FULL, PERTURBED)),
     (PermutationTVD(9), (NETWORK, OUTPUT, BATCH), permutation_tvd(NETWORK, OUTPUT, BATCH, 9)),
-    (AdversarialJSD(steps=5), (NETWORK, OUTPUT, BATCH), adversarial_jsd(NETWORK, OUTPUT, BATCH, steps=5)),
+    (AdversarialJSD(), (NETWORK, OUTPUT, BATCH), adversarial_jsd(NETWORK, OUTPUT, BATCH)),
     (Entropy(), (OUTPUT.attention, BATCH.index), entropy(OUTPUT.attention)),
     (EffectiveTokens(), (OUTPUT.attention, BATCH.index), effective_tokens(OUTPUT.attention)),
     (MaxAttention(), (OUTPUT.attention, BATCH.index), max_attention(OUTPUT.attention)),

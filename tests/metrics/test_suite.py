@@ -15,7 +15,7 @@ from lightning_attn.types import Batch, InputError
 from tests.toys import alone, toy_batch, toy_network
 
 ALL = tuple(MEASURES)
-QUICK = Settings(adversary_steps=20, permutations=20)
+QUICK = Settings(permutations=20)
 
 
 def classes(network, ids: list[int]) -> torch.Tensor:

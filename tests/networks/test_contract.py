@@ -1,4 +1,4 @@
-"""The invariants of `AttentionNetwork`, for every encoder x attention x head x place of the values."""
+"""The invariants of `AttentionNetwork`: every encoder x attention x head x place of the values, every bag network."""
 
 import itertools
 
@@ -7,8 +7,9 @@ import torch
 
 from lightning_attn.attention import AdditiveAttention, Attention, DotAttention, GatedAttention
 from lightning_attn.encoders import CNN, Average, BiLSTM, Encoder
-from lightning_attn.networks import Head, LinearHead, MLPHead, PooledNetwork
+from lightning_attn.networks import AttentionNetwork, Head, LinearHead, MLPHead, PooledNetwork
 from lightning_attn.types import Batch, DataSchema, InputError
+from tests.toy_bags import BAG_NETWORKS, toy_bag_network, toy_bags
 from tests.toys import toy_batch
 
 SCHEMA = DataSchema(num_classes=3, vocabulary_size=30)
@@ -24,6 +25,7 @@ ATTENTIONS = {
 }
 HEADS = {"linear": LinearHead, "mlp": lambda: MLPHead(6, dropout=0.3)}
 COMBINATIONS = list(itertools.product(ENCODERS, ("contextual", "local"), ATTENTIONS, HEADS))
+BAGS = [("bag", kind) for kind in BAG_NETWORKS]
 
 
 def network(encoder: Encoder, attention: Attention, head: Head) -> PooledNetwork:
@@ -31,18 +33,21 @@ def network(encoder: Encoder, attention: Attention, head: Head) -> PooledNetwork
     return PooledNetwork(encoder, attention, head).build(SCHEMA).eval()
 
 
-@pytest.fixture(params=COMBINATIONS, ids="-".join)
-def built(request: pytest.FixtureRequest) -> PooledNetwork:
+@pytest.fixture(params=COMBINATIONS + BAGS, ids="-".join)
+def built(request: pytest.FixtureRequest) -> AttentionNetwork:
+    if request.param in BAGS:
+        return toy_bag_network(request.param[1])
     encoder, values, attention, head = request.param
     return network(ENCODERS[encoder](values), ATTENTIONS[attention](), HEADS[head]())
 
 
 @pytest.fixture
-def batch() -> Batch:
-    return toy_batch(lengths=[9, 4, 1, 6], seed=1)
+def batch(request: pytest.FixtureRequest) -> Batch:
+    bags = "built" in request.fixturenames and request.getfixturevalue("built").schema.feature_shape is not None
+    return (toy_bags if bags else toy_batch)([9, 4, 1, 6], seed=1)
 
 
-def test_an_example_gives_the_same_alone_and_padded(built: PooledNetwork, batch: Batch) -> None:
+def test_an_example_gives_the_same_alone_and_padded(built: AttentionNetwork, batch: Batch) -> None:
     together = built(batch)
     for row in range(len(batch)):
         length = int(batch.valid[row].sum())
@@ -51,35 +56,35 @@ def test_an_example_gives_the_same_alone_and_padded(built: PooledNetwork, batch:
         torch.testing.assert_close(alone.attention[0], together.attention[row, :length], atol=1e-5, rtol=1e-5)
 
 
-def test_attention_is_a_distribution_over_valid(built: PooledNetwork, batch: Batch) -> None:
+def test_attention_is_a_distribution_over_valid(built: AttentionNetwork, batch: Batch) -> None:
     attention = built(batch).attention
     torch.testing.assert_close(attention.sum(dim=-1), torch.ones(len(batch)))
     assert (attention >= 0).all()
     assert (attention[~batch.valid] == 0).all()
 
 
-def test_handing_back_the_attention_reproduces_the_logits(built: PooledNetwork, batch: Batch) -> None:
+def test_handing_back_the_attention_reproduces_the_logits(built: AttentionNetwork, batch: Batch) -> None:
     output = built(batch)
     torch.testing.assert_close(built(batch, attention=output.attention).logits, output.logits)
     torch.testing.assert_close(built.classify(output.values, output.attention, batch), output.logits)
 
 
-def test_handing_back_the_embeddings_reproduces_the_logits(built: PooledNetwork, batch: Batch) -> None:
+def test_handing_back_the_embeddings_reproduces_the_logits(built: AttentionNetwork, batch: Batch) -> None:
     torch.testing.assert_close(built(batch, embeddings=built.embed(batch)).logits, built(batch).logits)
 
 
-def test_mixed_precision_gives_a_distribution_too(built: PooledNetwork, batch: Batch) -> None:
+def test_mixed_precision_gives_a_distribution_too(built: AttentionNetwork, batch: Batch) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         attention = built(batch).attention
     torch.testing.assert_close(attention.float().sum(dim=-1), torch.ones(len(batch)), atol=2e-2, rtol=0)
     assert (attention[~batch.valid] == 0).all()
 
 
-def test_evaluation_is_deterministic(built: PooledNetwork, batch: Batch) -> None:
+def test_evaluation_is_deterministic(built: AttentionNetwork, batch: Batch) -> None:
     assert torch.equal(built(batch).logits, built(batch).logits)
 
 
-def test_value_path_is_what_the_logits_need_when_attention_is_given(built: PooledNetwork, batch: Batch) -> None:
+def test_value_path_is_what_the_logits_need_when_attention_is_given(built: AttentionNetwork, batch: Batch) -> None:
     uniform = batch.inner / batch.inner.sum(dim=-1, keepdim=True)
     built(batch, attention=uniform).logits.sum().backward()
     reached = {name for name, parameter in built.named_parameters() if parameter.grad is not None}

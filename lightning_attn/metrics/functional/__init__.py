@@ -1,17 +1,36 @@
 """Metrics as pure functions on padded batches: one value an example, NaN where undefined."""
 
-from lightning_attn.metrics.functional.adversarial import adversarial_jsd, jensen_shannon
+from lightning_attn.divergence import jensen_shannon, total_variation
+from lightning_attn.metrics.functional.adversarial import adversarial_jsd
 from lightning_attn.metrics.functional.concentration import effective_tokens, entropy, max_attention, special_mass
+from lightning_attn.metrics.functional.disagreement import (
+    RiskCoverage,
+    member_deviation,
+    pairwise_jsd,
+    pairwise_rank_correlation,
+    pairwise_top_overlap,
+    risk_coverage,
+)
 from lightning_attn.metrics.functional.erasure import aopc, comprehensiveness, explained, log_odds, sufficiency
+from lightning_attn.metrics.functional.instances import (
+    INSTANCE_MEASURES,
+    aopc_r,
+    instance_measures,
+    log_weights,
+    ranked_measures,
+)
 from lightning_attn.metrics.functional.kendall import kendall_tau, merge_close, significant
 from lightning_attn.metrics.functional.leakage import Leakage, attention_features, leaked_bits
-from lightning_attn.metrics.functional.permutation import permutation_tvd, permute, total_variation
+from lightning_attn.metrics.functional.permutation import permutation_tvd, permute
 from lightning_attn.metrics.functional.plausibility import auprc, auroc, span_matches, token_f1
 
 __all__ = [
+    "INSTANCE_MEASURES",
     "Leakage",
+    "RiskCoverage",
     "adversarial_jsd",
     "aopc",
+    "aopc_r",
     "attention_features",
     "auprc",
     "auroc",
@@ -19,14 +38,22 @@ __all__ = [
     "effective_tokens",
     "entropy",
     "explained",
+    "instance_measures",
     "jensen_shannon",
     "kendall_tau",
     "leaked_bits",
     "log_odds",
+    "log_weights",
     "max_attention",
+    "member_deviation",
     "merge_close",
+    "pairwise_jsd",
+    "pairwise_rank_correlation",
+    "pairwise_top_overlap",
     "permutation_tvd",
     "permute",
+    "ranked_measures",
+    "risk_coverage",
     "significant",
     "span_matches",
     "special_mass",

@@ -20,8 +20,13 @@ def known_evidence(evidence: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
     return known & (evidence > 0), known
 
 
-def _at_least(scores: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
-    """For every position, how many counted ones score at least as high and how many higher, each ``(B, L)``."""
+def at_least(scores: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """For every position, how many counted ones score at least as high and how many higher, each ``(B, L)``.
+
+    Args:
+        scores: Finite where counted, shape ``(B, L)``.
+        counted: Shape ``(B, L)``, bool.
+    """
     ordered = scores.masked_fill(~counted, -torch.inf).sort(dim=-1).values
     length, scores = scores.shape[-1], scores.contiguous()
     return (
@@ -43,11 +48,11 @@ def auprc(scores: Tensor, evidence: Tensor, inner: Tensor) -> Tensor:
         position is evidence.
     """
     positive, known = known_evidence(evidence, inner)
-    hits, _ = _at_least(scores, positive)
-    taken, _ = _at_least(scores, known)
+    hits, _ = at_least(scores, positive)
+    taken, _ = at_least(scores, known)
     precision = (hits / taken).masked_fill(~positive, 0.0)
     count = positive.sum(dim=-1)
-    return (precision.sum(dim=-1) / count).masked_fill(~_mixed(positive, known), torch.nan)
+    return (precision.sum(dim=-1) / count).masked_fill(~mixed(positive, known), torch.nan)
 
 
 def auroc(scores: Tensor, evidence: Tensor, inner: Tensor) -> Tensor:
@@ -63,13 +68,13 @@ def auroc(scores: Tensor, evidence: Tensor, inner: Tensor) -> Tensor:
     """
     positive, known = known_evidence(evidence, inner)
     negatives = (known & ~positive).sum(dim=-1)
-    as_high, higher = _at_least(scores, known & ~positive)
+    as_high, higher = at_least(scores, known & ~positive)
     wins = (negatives[:, None] - (as_high + higher) / 2).masked_fill(~positive, 0.0)
     pairs = positive.sum(dim=-1) * negatives
-    return (wins.sum(dim=-1) / pairs).masked_fill(~_mixed(positive, known), torch.nan)
+    return (wins.sum(dim=-1) / pairs).masked_fill(~mixed(positive, known), torch.nan)
 
 
-def _mixed(positive: Tensor, known: Tensor) -> Tensor:
+def mixed(positive: Tensor, known: Tensor) -> Tensor:
     """Texts with both kinds of positions, shape ``(B,)``."""
     return positive.any(dim=-1) & (known & ~positive).any(dim=-1)
 

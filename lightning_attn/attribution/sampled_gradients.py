@@ -1,0 +1,129 @@
+"""Gradients averaged over random points: SmoothGrad and GradientShap."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from lightning_attn.attribution.base import register
+from lightning_attn.attribution.squared import SquaredAttribution
+from lightning_attn.gradients import differentiable, explained_probability
+from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.parts import rows_within
+from lightning_attn.randomness import normal, uniform
+from lightning_attn.types import Batch, InputError
+
+_STREAMS = 1 << 20  # seeds that one seed of the user's stands for: more than there are samples
+
+
+class SampledGradient(SquaredAttribution):
+    """The mean over samples of ``dp/de`` at some point, times some factor.
+
+    captum has both methods, but draws from a generator of the whole process, so that scores would depend on what
+    else stands in the batch. Here the draws are functions of ``Batch.index``, the sample and the seed.
+
+    Args:
+        samples: Number of points; 25 in Zhang et al. 2022.
+        seed: Another seed gives other points.
+        max_tokens: Bound on positions in one pass, padding included; a single sample of the batch may exceed it.
+
+    Raises:
+        InputError: There are no samples.
+    """
+
+    def __init__(self, samples: int = 25, seed: int = 0, max_tokens: int = 16384) -> None:
+        if samples < 1:
+            raise InputError(f"{type(self).__name__} needs at least 1 sample, not {samples}.")
+        self.samples = samples
+        self.seed = seed
+        self.max_tokens = max_tokens
+
+    def elements(self, network: AttentionNetwork, batch: Batch, target: Tensor | None) -> Tensor:
+        """See :meth:`SquaredAttribution.elements`."""
+        with differentiable(network, batch) as copy:
+            with torch.no_grad():
+                copy = network.read_query(copy)
+                embeddings = network.embed(copy)
+                chosen = network(copy).logits.argmax(dim=-1) if target is None else target.clone()
+            total = torch.zeros_like(embeddings)
+            together = rows_within(self.max_tokens, batch.valid.numel())
+            for first in range(0, self.samples, together):
+                numbers = range(first, min(first + together, self.samples))
+                drawn = [self.draw(embeddings, copy, number) for number in numbers]
+                points = torch.cat([point for point, _ in drawn]).requires_grad_()
+                rows = torch.arange(len(copy), device=copy.device).repeat(len(numbers))
+                logits = network(copy.select(rows), embeddings=points).logits
+                (gradient,) = torch.autograd.grad(explained_probability(network, logits, chosen[rows]).sum(), points)
+                gradients = gradient.view(len(numbers), *embeddings.shape)
+                for each, (_, factor) in zip(gradients, drawn, strict=True):
+                    total += each if factor is None else each * factor
+        return total / self.samples
+
+    @abstractmethod
+    def draw(self, embeddings: Tensor, batch: Batch, sample: int) -> tuple[Tensor, Tensor | None]:
+        """A point for each example, shape ``(B, L, E)``, and what to multiply the gradient there by, None for 1."""
+
+    def stream(self, sample: int) -> int:
+        """The seed of a sample."""
+        return self.seed * _STREAMS + sample
+
+
+@register("smooth_gradient")
+class SmoothGradient(SampledGradient):
+    """``sum_d (mean_k dp/de_id at e + noise_k)^2``, with normal noise on every number.
+
+    Source: Smilkov et al., 2017, https://arxiv.org/abs/1706.03825, as pooled by Zhang et al. 2022.
+
+    Args:
+        noise: Standard deviation of the noise over the range (largest less smallest number) of the text's embeddings;
+            0.1 to 0.2 in the paper.
+        samples: See :class:`SampledGradient`.
+        seed: See :class:`SampledGradient`.
+        max_tokens: See :class:`SampledGradient`.
+    """
+
+    def __init__(self, noise: float = 0.15, samples: int = 25, seed: int = 0, max_tokens: int = 16384) -> None:
+        super().__init__(samples, seed, max_tokens)
+        if noise < 0:
+            raise InputError(f"{type(self).__name__} needs noise of 0 or more, not {noise}.")
+        self.noise = noise
+
+    def draw(self, embeddings: Tensor, batch: Batch, sample: int) -> tuple[Tensor, Tensor | None]:
+        """The embeddings with noise on every position that is not special; see :meth:`SampledGradient.draw`."""
+        flat = embeddings.flatten(2)
+        outside = ~batch.inner[..., None]
+        highest = flat.masked_fill(outside, -torch.inf).amax(dim=(1, 2))
+        lowest = flat.masked_fill(outside, torch.inf).amin(dim=(1, 2))
+        deviation = self.noise * (highest - lowest).nan_to_num(0.0, 0.0, 0.0)
+        # Number i of an example does not depend on how far the batch is padded.
+        noise = normal(batch.index, flat[0].numel(), self.stream(sample)).view_as(flat).to(flat)
+        moved = flat + (noise * deviation[:, None, None]).masked_fill(outside, 0.0)
+        return moved.view_as(embeddings), None
+
+
+@register("gradient_shap")
+class GradientShap(SampledGradient):
+    """``sum_d (mean_k (e_id - r_id) dp/de_id at r + alpha_k (e - r))^2``, alpha uniform in (0, 1), r the reference.
+
+    Here the reference is zero, so that the mean is that of integrated gradients, up to the draws. Source: Lundberg and
+    Lee, NeurIPS 2017, https://arxiv.org/abs/1705.07874; Erion et al., 2021, https://arxiv.org/abs/1906.10670, as
+    captum's ``GradientShap`` has it.
+
+    Args:
+        samples: See :class:`SampledGradient`.
+        seed: See :class:`SampledGradient`.
+        max_tokens: See :class:`SampledGradient`.
+    """
+
+    def draw(self, embeddings: Tensor, batch: Batch, sample: int) -> tuple[Tensor, Tensor | None]:
+        """A point between reference and text; see :meth:`SampledGradient.draw`."""
+        reference = self.reference(embeddings, batch, sample)
+        difference = embeddings - reference
+        share = uniform(batch.index, 1, self.stream(sample)).to(embeddings)
+        return reference + share.view(-1, *[1] * (embeddings.dim() - 1)) * difference, difference
+
+    def reference(self, embeddings: Tensor, batch: Batch, sample: int) -> Tensor:
+        """What a sample starts from, shape ``(B, L, E)``: zero."""
+        return torch.zeros_like(embeddings)

@@ -1,0 +1,68 @@
+"""Bags of instances: made by a seed, with known important instances, or read from files."""
+
+from lightning_attn.data.bags.array_module import BagArrayDataModule
+from lightning_attn.data.bags.base import SetDataModule
+from lightning_attn.data.bags.batches import BagBatches
+from lightning_attn.data.bags.bayes import class_posterior
+from lightning_attn.data.bags.confounders import Confounder, CorrelatedBackground, Poison
+from lightning_attn.data.bags.dataset import BagDataset, Bags
+from lightning_attn.data.bags.modalities import (
+    MNIST,
+    Digits,
+    ExpressionCounts,
+    GaussianClusters,
+    GeneratedModality,
+    Modality,
+    MotifSequences,
+    PooledModality,
+    Sentences,
+)
+from lightning_attn.data.bags.sizes import BagSize, FixedSize, NormalSize
+from lightning_attn.data.bags.synthetic import BagDataModule
+from lightning_attn.data.bags.table_module import BagTableDataModule
+from lightning_attn.data.bags.tasks import (
+    BagTask,
+    Conjunction,
+    Count,
+    ExclusiveOr,
+    FourBags,
+    Majority,
+    Presence,
+    PresenceWithVeto,
+    Role,
+)
+
+__all__ = [
+    "MNIST",
+    "BagArrayDataModule",
+    "BagBatches",
+    "BagDataModule",
+    "BagDataset",
+    "BagSize",
+    "BagTableDataModule",
+    "BagTask",
+    "Bags",
+    "Confounder",
+    "Conjunction",
+    "CorrelatedBackground",
+    "Count",
+    "Digits",
+    "ExclusiveOr",
+    "ExpressionCounts",
+    "FixedSize",
+    "FourBags",
+    "GaussianClusters",
+    "GeneratedModality",
+    "Majority",
+    "Modality",
+    "MotifSequences",
+    "NormalSize",
+    "Poison",
+    "PooledModality",
+    "Presence",
+    "PresenceWithVeto",
+    "Role",
+    "Sentences",
+    "SetDataModule",
+    "class_posterior",
+]

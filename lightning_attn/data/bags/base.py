@@ -1,0 +1,167 @@
+"""What all data modules of bags share: `SetDataModule`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from pytorch_lightning.utilities import rank_zero_info
+from torch.utils.data import DataLoader
+
+from lightning_attn.data.bags.batches import BagBatches
+from lightning_attn.data.bags.dataset import BagDataset
+from lightning_attn.data.bags.streams import SPLITS
+from lightning_attn.data.base import AttentionDataModule, _as_it_is, _Loader
+from lightning_attn.data.labels import count_classes
+from lightning_attn.types import Batch, DataSchema, InputError
+
+
+@dataclass
+class Opened:
+    """Bags that are ready for use.
+
+    Attributes:
+        splits: The bags of each split there is.
+        schema: Their classes, and the shape of an instance.
+        notes: Sentences for the user on where they are from.
+    """
+
+    splits: dict[str, BagDataset]
+    schema: DataSchema
+    notes: list[str] = field(default_factory=list)
+
+
+class SetDataModule(AttentionDataModule):
+    """Gives packed batches of bags. A subclass says where bags come from: :meth:`open`.
+
+    Training batches mix large and small bags; see `BagBatches`.
+
+    Args:
+        batch_size: Bags of a training batch at most, on each process.
+        seed: Decides the order of training bags, and whatever is drawn when splits are made; 0 or more.
+        num_workers: Processes that make batches beside the main one.
+        evaluation_batch_size: Bags of a batch in validation, test and prediction; None means ``batch_size``.
+        max_instances: Instances of a batch at most, so that a batch of large bags has fewer of them; None for no limit.
+
+    Raises:
+        InputError: A number is out of its range.
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 32,
+        seed: int = 0,
+        num_workers: int = 0,
+        evaluation_batch_size: int | None = None,
+        max_instances: int | None = None,
+    ) -> None:
+        super().__init__(batch_size, seed, num_workers, evaluation_batch_size)
+        if max_instances is not None and max_instances < 1:
+            raise InputError(f"{type(self).__name__} needs max_instances of at least 1, not {max_instances}.")
+        self.max_instances = max_instances
+        self._opened: Opened | None = None
+        self._restored: DataSchema | None = None
+
+    @abstractmethod
+    def open(self) -> Opened:
+        """The bags of each split. Called once, by :meth:`setup`, on every process.
+
+        Raises:
+            InputError: They cannot be had.
+        """
+
+    @property
+    def schema(self) -> DataSchema:
+        """What a network must know of the data; there after :meth:`setup` or :meth:`restore`."""
+        return self._ready.schema if self._restored is None else self._restored
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits there are, among ``train``, ``val`` and ``test``; there after :meth:`setup`."""
+        return [split for split in SPLITS if split in self._ready.splits]
+
+    def dataset(self, split: str) -> BagDataset:
+        """The bags of a split.
+
+        Raises:
+            InputError: The data have no such split.
+        """
+        if split not in self.splits:
+            raise InputError(f"The data have no {split} split; they have {', '.join(self.splits)}.")
+        return self._ready.splits[split]
+
+    def export(self) -> dict[str, Any]:
+        """``schema``: its values. A checkpoint stores it."""
+        values = asdict(self.schema)
+        return {"schema": {**values, "class_names": list(self.schema.class_names)}}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take class names from :meth:`export` of another run; call it before :meth:`setup`.
+
+        Raises:
+            InputError: The run was not one on bags.
+        """
+        values = dict(state["schema"])
+        if values["feature_shape"] is None:
+            raise InputError("The checkpoint was trained on texts, and these data are bags; give it texts.")
+        shape = tuple(values["feature_shape"])
+        self._restored = DataSchema(**{**values, "class_names": tuple(values["class_names"]), "feature_shape": shape})
+        self._opened = None
+
+    def describe(self) -> str:
+        """Where the bags are from, and how many there are of each class and size; one line each."""
+        names = self.schema.class_names
+        return "\n".join(self._ready.notes + [_summary(split, self.dataset(split), names) for split in self.splits])
+
+    def setup(self, stage: str | None = None) -> None:
+        """Have the bags. The same for every stage; what is there stays.
+
+        Raises:
+            InputError: Instances or classes are others than those that a checkpoint was trained on.
+        """
+        if self._opened is not None:
+            return
+        opened = self.open()
+        if self._restored is not None:
+            for what, known, found in (
+                ("instances of shape", self._restored.feature_shape, opened.schema.feature_shape),
+                ("the classes", self._restored.class_names, opened.schema.class_names),
+            ):
+                if known != found:
+                    raise InputError(f"The checkpoint was trained on {what} {known}, but these data have {found}.")
+        self._opened = opened
+        rank_zero_info(self.describe())
+
+    @property
+    def _ready(self) -> Opened:
+        if self._opened is None:
+            raise InputError(f"{type(self).__name__} has no data yet: call prepare_data() and setup() first.")
+        return self._opened
+
+    def _loader(self, split: str, batch_size: int, shuffle: bool = False) -> tuple[DataLoader[Batch], BagBatches]:
+        dataset = self.dataset(split)
+        batches = BagBatches(
+            dataset.lengths,
+            batch_size,
+            shuffle=shuffle,
+            seed=self.seed,
+            rank=0 if self.trainer is None else self.trainer.global_rank,
+            world_size=1 if self.trainer is None else self.trainer.world_size,
+            max_instances=self.max_instances,
+        )
+        loader = _Loader(dataset, sampler=batches, batch_size=None, collate_fn=_as_it_is, num_workers=self.num_workers)
+        return loader, batches
+
+
+def _summary(split: str, dataset: BagDataset, names: tuple[str, ...]) -> str:
+    sizes = dataset.lengths
+    counts = count_classes(dataset.labels, names)
+    shares = ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
+    text = f"{split}: {len(dataset):,} bags ({shares}) of {sizes.min():,} to {sizes.max():,} instances"
+    if (evidence := dataset.evidence) is not None:
+        known = evidence[~np.isnan(evidence)]
+        if len(known):
+            text += f", {100 * (known > 0).mean():.1f} % of them evidence"
+    return f"{text}."

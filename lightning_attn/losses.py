@@ -1,0 +1,25 @@
+"""The loss of a classifier, wherever it is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_attn.types import DataSchema
+
+
+def classification_loss(logits: Tensor, target: Tensor, schema: DataSchema, weights: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy in nats, a scalar; for several labels an example, the mean over examples and labels.
+
+    Args:
+        logits: Shape ``(B, C)``.
+        target: Class index ``(B,)``, or 0/1 columns ``(B, C)`` for multi-label.
+        schema: Says which of the two it is.
+        weights: Weight of each example, shape ``(B,)`` or ``(B, C)``; None weighs all alike.
+    """
+    function: Callable[..., Tensor] = F.binary_cross_entropy_with_logits if schema.multi_label else F.cross_entropy
+    if weights is None:
+        return function(logits, target)
+    return (weights * function(logits, target, reduction="none")).mean()

@@ -1,0 +1,49 @@
+"""Random attention mixed in throughout training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from lightning_attn.attention.random import RandomAttention, SoftmaxNormal
+from lightning_attn.losses import classification_loss
+from lightning_attn.mitigations.draws import DrawingMitigation
+from lightning_attn.types import AttentionOutput, Batch
+
+if TYPE_CHECKING:  # the network owns the attention layer, which owns the mitigation
+    from lightning_attn.networks.base import AttentionNetwork
+
+
+class RandomMixing(DrawingMitigation):
+    """The head also has to be right under attention that was drawn at random: one more ``classify`` a step.
+
+    The loss is ``CE(learned attention) + share / (1 - share) * CE(random attention)``; nothing is frozen. The head and
+    the values learn to do with whatever weights come, so that there is less to gain from reading the label off them.
+    With ``distribution: Even`` the second term always shows the mean of the values: the control that tells
+    independence of the text from randomness. Our own, not published (METHODS 2.11 iii, 2.13 d).
+
+    Args:
+        share: Share of the loss that is taken under random attention, in (0, 1).
+        distribution: What is drawn; None means ``SoftmaxNormal()``.
+        seed: See :class:`DrawingMitigation`.
+
+    Raises:
+        ValueError: ``share`` is out of its range.
+    """
+
+    def __init__(self, share: float = 0.5, distribution: RandomAttention | None = None, seed: int = 0) -> None:
+        if not 0 < share < 1:
+            raise ValueError(
+                f"RandomMixing needs a share in (0, 1), got {share}; use NoMitigation for 0, RandomPretraining for 1."
+            )
+        super().__init__(seed)
+        self.share = share
+        self.distribution = distribution or SoftmaxNormal()
+
+    def auxiliary_loss(self, output: AttentionOutput, batch: Batch, network: AttentionNetwork) -> Tensor:
+        """Loss under random attention, with its weight beside the loss under the learned one; a scalar."""
+        with self.drawing(output.learned.device):
+            drawn = self.distribution.sample(output.learned.detach(), batch)
+        loss = classification_loss(network.classify(output.values, drawn, batch), batch.target, network.schema)
+        return self.share / (1 - self.share) * loss

@@ -1,0 +1,86 @@
+"""Tiny seeded bags, and one network of every kind that reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from lightning_attn.attention import (
+    AdditiveAttention,
+    GatedAttention,
+    MultiHeadAdditiveAttention,
+    MultiHeadGatedAttention,
+    UniformAttention,
+)
+from lightning_attn.encoders import MLP, Identity, LeNet
+from lightning_attn.networks import (
+    AdditiveBagNetwork,
+    BagNetwork,
+    ClassBagNetwork,
+    InstanceNetwork,
+    MaxBagNetwork,
+    MLPHead,
+    MultiHeadBagNetwork,
+)
+from lightning_attn.types import Batch, DataSchema
+
+FEATURES = (6,)
+
+BAG_NETWORKS: dict[str, Callable[[], InstanceNetwork]] = {
+    "additive": lambda: BagNetwork(MLP((8, 5), dropout=0.3), AdditiveAttention()),
+    "gated": lambda: BagNetwork(MLP((7,)), GatedAttention(6, temperature=0.5), MLPHead(6, dropout=0.3)),
+    "identity": lambda: BagNetwork(Identity(), GatedAttention(6)),
+    "mean": lambda: BagNetwork(MLP((7,)), UniformAttention()),
+    "max": lambda: MaxBagNetwork(MLP((7,)), MLPHead(6)),
+    "sum": lambda: AdditiveBagNetwork(MLP((7,)), GatedAttention(6)),
+    "multihead": lambda: MultiHeadBagNetwork(MLP((7,)), MultiHeadGatedAttention(6), MLPHead(6), heads=3),
+    "multihead-additive": lambda: MultiHeadBagNetwork(MLP((7,)), MultiHeadAdditiveAttention(), heads=2),
+    "class": lambda: ClassBagNetwork(MLP((7,)), MultiHeadGatedAttention(6, temperature=0.5)),
+}
+
+
+def toy_bags(
+    sizes: Sequence[int] = (7, 1, 12, 4),
+    seed: int = 0,
+    feature_shape: tuple[int, ...] = FEATURES,
+    classes: int = 3,
+    multi_label: bool = False,
+) -> Batch:
+    """Padded bags of normal features, about a third of the instances marked as evidence; padding holds garbage."""
+    generator = torch.Generator().manual_seed(seed)
+    valid = torch.arange(max(sizes)) < torch.tensor(sizes)[:, None]
+    if multi_label:
+        target = torch.randint(0, 2, (len(sizes), classes), generator=generator).float()
+    else:
+        target = torch.randint(0, classes, (len(sizes),), generator=generator)
+    return Batch(
+        inputs=torch.randn(*valid.shape, *feature_shape, generator=generator),
+        valid=valid,
+        special=torch.zeros_like(valid),
+        target=target,
+        index=torch.arange(len(sizes)) + 100 * seed,
+        evidence=(valid & (torch.rand(valid.shape, generator=generator) < 0.3)).float(),
+    )
+
+
+def toy_bag_network(
+    kind: str = "gated",
+    classes: int = 3,
+    multi_label: bool = False,
+    sharpness: float = 2.0,
+    feature_shape: tuple[int, ...] = FEATURES,
+) -> InstanceNetwork:
+    """An untrained network in evaluation mode; ``sharpness`` scales its weights so that outputs differ clearly."""
+    torch.manual_seed(0)
+    network = BAG_NETWORKS[kind]()
+    network.build(DataSchema(num_classes=classes, multi_label=multi_label, feature_shape=feature_shape))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(sharpness)
+    return network.eval()
+
+
+def small_lenet() -> LeNet:
+    """A LeNet of few units."""
+    return LeNet(12, channels=(3, 4))
