@@ -28,15 +28,15 @@ PUBLISHED = {
     ("average", "dot"): (0.799, 0.347, 0.50, 0.314, 0.42, 0.661, 0.82),
     ("cnn", "dot"): (0.812, 0.240, 0.25, 0.215, 0.21, 0.636, 0.82),
 }
-AGREEMENT = {
-    "accuracy": "accuracy",
-    "tau gradient": "gradient",
-    "p <= .05": "gradient_p",
-    "tau LOO": "loo",
-    "p <= .05 ": "loo_p",
-    "gradient-LOO": "gradient_loo",
-    "p <= .05  ": "gradient_loo_p",
-}
+AGREEMENT = (
+    ("accuracy", "accuracy"),
+    ("tau gradient", "gradient"),
+    ("p <= .05", "gradient_p"),
+    ("tau LOO", "loo"),
+    ("p <= .05", "loo_p"),
+    ("tau gradient-LOO", "gradient_loo"),
+    ("p <= .05", "gradient_loo_p"),
+)
 MITIGATED = {
     "accuracy": "accuracy",
     "tau gradient": "gradient",
@@ -157,7 +157,7 @@ def agreement_table(found: Measurements) -> str:
     rows = []
     for model, published in PUBLISHED.items():
         chosen = {"task": "sst", "encoder": model[0], "attention": model[1], "arm": "none"}
-        columns = [found.column(name, **chosen) for name in AGREEMENT.values()]
+        columns = [found.column(name, **chosen) for _, name in AGREEMENT]
         cells = [
             f"{mean_and_deviation(mine)} ({theirs:.3f})"
             if position % 2 or position == 0
@@ -165,7 +165,7 @@ def agreement_table(found: Measurements) -> str:
             for position, (mine, theirs) in enumerate(zip(columns, published, strict=True))
         ]
         rows.append([*model, *cells])
-    return markdown_table(["encoder", "attention", *AGREEMENT], rows)
+    return markdown_table(["encoder", "attention", *(title for title, _ in AGREEMENT)], rows)
 
 
 def epochs_table(found: Measurements) -> str:
@@ -201,17 +201,17 @@ def other_attention_table(found: Measurements, tasks: Sequence[str]) -> str:
 
 def tasks_table(found: Measurements, tasks: Sequence[str]) -> str:
     """Agreement on the tasks with a query."""
-    columns = AGREEMENT | {"without a_i": "gradient_without_attention"}
+    columns = (*AGREEMENT, ("without a_i", "gradient_without_attention"))
     rows = [
         [TASKS[task], encoder, attention]
         + [
             mean_and_deviation(found.column(name, task=task, encoder=encoder, attention=attention, arm="none"))
-            for name in columns.values()
+            for _, name in columns
         ]
         for task in tasks
         for encoder, attention in MODELS
     ]
-    return markdown_table(["task", "encoder", "attention", *columns], rows)
+    return markdown_table(["task", "encoder", "attention", *(title for title, _ in columns)], rows)
 
 
 def mitigation_tables(found: Measurements) -> tuple[str, str]:

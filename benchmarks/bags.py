@@ -303,7 +303,7 @@ def cost_of_an_instance(features: int, width: int, device: torch.device, repeats
 def main() -> None:
     """Print everything."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bags", type=int, default=128)
+    parser.add_argument("--bags", type=int, default=64)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--features", type=int, default=64)
     parser.add_argument("--width", type=int, default=64)

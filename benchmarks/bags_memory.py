@@ -1,7 +1,7 @@
 """Memory and time of a million instances in 10,000 bags of 1 to 5,000: ``python -m benchmarks.bags_memory``.
 
-Writes a table and a file of arrays into a temporary folder; reads each into a cache of its own, in a process of its own,
-which then takes an epoch of training batches; and prints the largest resident memory of that process.
+Writes a file of arrays and two tables into a temporary folder; reads each into a cache, in a process of its own, which
+then takes an epoch of training batches; and prints its largest resident memory, which must be below 2 GiB.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LIMIT = 2 * 1024  # MiB
 
 
 def bag_sizes(bags: int = BAGS, instances: int = INSTANCES, largest: int = LARGEST) -> np.ndarray:
-    """Sizes from 1 to ``largest``, skewed as in histopathology, that add up to ``instances``; shape ``(bags,)``."""
+    """Sizes from 1 to ``largest``, few large and many small, that add up to ``instances``; shape ``(bags,)``."""
     sizes = np.random.default_rng(0).lognormal(0.0, 1.3, size=bags)
     sizes = np.clip(np.rint(sizes * instances / sizes.sum()), 1, largest).astype(np.int64)
     sizes[:2] = 1, largest
@@ -62,7 +62,7 @@ def write_npz(path: Path, features: int) -> None:
     )
 
 
-def load(path: Path, cache: Path, instance: bool) -> None:
+def load(path: Path, cache: Path) -> None:
     """Read, and take an epoch of batches; prints seconds and MiB."""
     from lightning_attn.data.bags import BagArrayDataModule, BagTableDataModule
 
@@ -72,7 +72,7 @@ def load(path: Path, cache: Path, instance: bool) -> None:
     data = (
         BagArrayDataModule(path, **settings)
         if path.suffix == ".npz"
-        else BagTableDataModule(path, instance="instance" if instance else None, **settings)
+        else BagTableDataModule(path, instance="instance", **settings)
     )
     data.prepare_data()
     data.setup()
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.load is not None:
-        load(arguments.load, arguments.cache, instance=True)
+        load(arguments.load, arguments.cache)
         return
     with tempfile.TemporaryDirectory() as folder:
         for name in ("arrays.npz", "together.csv", "apart.csv"):

@@ -70,7 +70,6 @@ EPOCHS, BATCH, RATE, DECAY = 50, 32, 3e-3, 1e-4
 PRETRAINING_EPOCHS = 20
 SIZES = (1, 2, 5, 10)
 DRAWS = 30  # ensembles drawn of each size
-FIGURES = ("attention", "key_mass", "effective", "worse_letter")
 
 
 def data_of(cell: Cell) -> BagDataModule:
@@ -193,13 +192,23 @@ def _auroc(logits: Tensor, target: Tensor) -> float:
 
 def _figures(logits: Tensor, logs: Tensor, test: Batch, letters: Sequence[Tensor]) -> dict[str, list[float]]:
     """By name, one figure a network: from logits ``(K, B, C)`` and log-weights ``(K, B, L)``."""
-    found: dict[str, list[float]] = {"bag": [_auroc(one, test.target) for one in logits]}
-    measured = [instance_measures(one, _evidence(test), test.inner) for one in logs]
-    for name, measure in (("attention", "auroc"), ("key_mass", "key_mass"), ("effective", "effective_instances")):
-        found[name] = [float(one[measure].nanmean()) for one in measured]
-    apart = [[float(ranked_measures(one, own, test.inner)["auroc"].nanmean()) for own in letters] for one in logs]
-    found["worse_letter"] = [min(one) for one in apart]
-    return found
+    count, flat = len(logs), logs.flatten(0, 1)
+    inner = test.inner.repeat(count, 1)
+    measured = instance_measures(flat, _evidence(test).repeat(count, 1), inner)
+    apart = [ranked_measures(flat, own.repeat(count, 1), inner)["auroc"] for own in letters]
+    means = {
+        "attention": _means(measured["auroc"], count),
+        "key_mass": _means(measured["key_mass"], count),
+        "effective": _means(measured["effective_instances"], count),
+        "worse_letter": torch.stack([_means(one, count) for one in apart]).amin(dim=0),
+    }
+    found = {"bag": [_auroc(one, test.target) for one in logits]}
+    return found | {name: values.tolist() for name, values in means.items()}
+
+
+def _means(values: Tensor, count: int) -> Tensor:
+    """Mean of each network over the bags where a measure is defined, shape ``(K,)``, from ``(K * B,)``."""
+    return values.view(count, -1).nanmean(dim=1)
 
 
 def _combined(name: str, logits: Tensor, logs: Tensor, test: Batch) -> tuple[Tensor, Tensor]:
@@ -220,9 +229,8 @@ def _ensembles(logits: Tensor, logs: Tensor, test: Batch, letters: Sequence[Tens
             if size > len(logits):
                 continue
             made = [_combined(name, logits[rows], logs[rows], test) for rows in drawn[size]]
-            several = [_figures(*one, test, letters) for one in made]
-            figures = {figure: [one[figure][0] for one in several] for figure in ("bag", *FIGURES)}
-            found.setdefault(name, {})[str(size)] = figures
+            several = [torch.cat(parts) for parts in zip(*made, strict=True)]
+            found.setdefault(name, {})[str(size)] = _figures(*several, test, letters)
     return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jsonargparse import ActionConfigFile
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]  # public, but re-exported by a star
 from pytorch_lightning.cli import LightningArgumentParser
 
 from lightning_attn import attribution

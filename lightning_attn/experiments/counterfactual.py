@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_attn.attention.random import RandomAttention, SoftmaxNormal, seeded
+from lightning_attn.attention.random import RandomAttention, Shuffled, SoftmaxNormal, seeded
 from lightning_attn.divergence import total_variation
 from lightning_attn.evaluation import evaluating
 from lightning_attn.experiments.forward import by_parts, computed
@@ -65,11 +65,18 @@ class Random(AttentionSource):
 
     Args:
         seed: An example's weights depend on it and on ``Batch.index``.
-        distribution: What is drawn from; None means ``SoftmaxNormal()``. It sees one example at a time, so
-            ``Shuffled()``, which needs others, draws uniform weights.
+        distribution: What is drawn from; None means ``SoftmaxNormal()``.
+
+    Raises:
+        InputError: The distribution is ``Shuffled()``, which takes the weights of other examples of the batch.
     """
 
     def __init__(self, seed: int = 0, distribution: RandomAttention | None = None) -> None:
+        if isinstance(distribution, Shuffled):
+            raise InputError(
+                "Random draws for each example by itself, and Shuffled() takes the weights of others: use another "
+                "distribution, such as SoftmaxNormal()."
+            )
         self.seed = seed
         self.distribution = distribution or SoftmaxNormal()
 
@@ -80,6 +87,8 @@ class Random(AttentionSource):
         # The distributions draw from PyTorch's global state, so each example needs a start of its own: hence the loop.
         # On the CPU the numbers are the same wherever the network is.
         for row, (seed, inner) in enumerate(zip(seeds, batch.inner, strict=True)):
+            if not inner.any():
+                continue
             one = torch.ones(1, int(inner.sum()), dtype=torch.bool)
             nothing = torch.zeros(1, dtype=torch.int64)
             with seeded(seed, torch.device("cpu")):
@@ -105,7 +114,7 @@ class Other(AttentionSource):
             InputError: The two networks do not read the same data.
         """
         for name in ("vocabulary_size", "feature_shape", "query_vocabulary_size"):
-            ours, theirs = (_read(one.schema, name) for one in (network, self.network))
+            ours, theirs = (getattr(one.schema, name) for one in (network, self.network))
             if ours != theirs:
                 raise InputError(
                     f"The other network's attention cannot be used: it was trained with {name} {theirs}, this one with "
@@ -113,12 +122,8 @@ class Other(AttentionSource):
                 )
         self.network.to(batch.device)
         with torch.no_grad(), evaluating(self.network):
-            return self.network(batch.replace(query_vector=None)).attention.to(output.attention)  # type: ignore[no-any-return]
-
-
-def _read(schema: DataSchema, name: str) -> object:
-    value: object = getattr(schema, name)
-    return value
+            found: AttentionOutput = self.network(batch.replace(query_vector=None))
+        return found.attention.to(output.attention)
 
 
 def _in_place(inner: Tensor, attention: Tensor, batch: Batch) -> Tensor:

@@ -51,21 +51,20 @@ class Reread(Removal):
         return logits
 
 
-def follows(module: nn.Module, known: type, *methods: str) -> bool:
-    """Whether the module runs these methods as the class ``known`` has them: no override in a subclass or the object.
+def follows(thing: object, known: type, *methods: str) -> bool:
+    """Whether a module or perturbation runs these methods as the class ``known`` has them, not overridden anywhere.
 
     A shortcut stands for code that it repeats in another order, so it may be taken only where that code would run.
     """
-    return isinstance(module, known) and all(
-        getattr(type(module), name) is getattr(known, name) and name not in vars(module) for name in methods
+    return isinstance(thing, known) and all(
+        getattr(type(thing), name) is getattr(known, name) and name not in vars(thing) for name in methods
     )
 
 
 def hooked(module: nn.Module) -> bool:
     """Whether a forward hook is registered on the module or on one inside it: it may change what comes out."""
-    return nn.modules.module._has_any_global_hook() or any(
-        part._forward_hooks or part._forward_pre_hooks for part in module.modules()
-    )
+    everywhere: bool = nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
+    return everywhere or any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 
 
 def distinct(keys: Tensor) -> tuple[Tensor, Tensor]:

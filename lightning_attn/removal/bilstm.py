@@ -86,10 +86,13 @@ class PrefixKeys(KeyShortcut):
 
     def _inputs(self, embeddings: Tensor) -> Tensor:
         """Gates before the state is added, ``(T * (L + 1) * 2, 4 * H)``: each word's forward, then its backward."""
-        lstm = self.lstm
-        weight = torch.cat([lstm.weight_ih_l0, lstm.weight_ih_l0_reverse])
-        bias = torch.cat([lstm.bias_ih_l0 + lstm.bias_hh_l0, lstm.bias_ih_l0_reverse + lstm.bias_hh_l0_reverse])
-        return functional.linear(embeddings.flatten(0, 1), weight, bias).view(-1, 4 * lstm.hidden_size)
+        weight = self._both("weight_ih_l0")
+        bias = torch.cat(self._both("bias_ih_l0")) + torch.cat(self._both("bias_hh_l0"))
+        return functional.linear(embeddings.flatten(0, 1), torch.cat(weight), bias).view(-1, 4 * self.lstm.hidden_size)
+
+    def _both(self, name: str) -> tuple[Tensor, Tensor]:
+        """A parameter of the forward and of the backward direction."""
+        return getattr(self.lstm, name), getattr(self.lstm, f"{name}_reverse")
 
     def _states(self, inputs: Tensor, word: Tensor, parent: Tensor, blocks: list[int]) -> Tensor:
         """Hidden states of the nodes, shape ``(U, H)``.
@@ -100,19 +103,21 @@ class PrefixKeys(KeyShortcut):
             parent: Node of a level below, shape ``(U,)``; any at level 0.
             blocks: Number of nodes of each level and direction, forward first.
         """
-        weights = self.lstm.weight_hh_l0.t(), self.lstm.weight_hh_l0_reverse.t()
+        weights = [weight.t() for weight in self._both("weight_hh_l0")]
         states = inputs.new_empty(len(word), self.lstm.hidden_size)
         below, start, cells = 0, 0, states
         for forward, backward in zip(blocks[::2], blocks[1::2], strict=True):
             here = slice(start, start + forward + backward)
-            gates = inputs[word[here]]
+            gates = inputs.index_select(0, word[here])
             if start:
-                before = states[parent[here]]
+                before = states.index_select(0, parent[here])
                 gates[:forward].addmm_(before[:forward], weights[0])
                 gates[forward:].addmm_(before[forward:], weights[1])
             entrance, forgetting, candidate, exit_ = gates.chunk(4, dim=1)
             new = entrance.sigmoid_().mul_(candidate.tanh_())
-            cells = torch.addcmul(new, forgetting.sigmoid_(), cells[parent[here] - below]) if start else new
+            cells = (
+                torch.addcmul(new, forgetting.sigmoid_(), cells.index_select(0, parent[here] - below)) if start else new
+            )
             torch.mul(exit_.sigmoid_(), cells.tanh(), out=states[here])
             below, start = start, here.stop
         return states

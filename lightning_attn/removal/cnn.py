@@ -25,7 +25,7 @@ class WindowKeys(KeyShortcut):
 
     def __init__(self, convolutions: Iterable[nn.Module]) -> None:
         self.convolutions = [convolution for convolution in convolutions if isinstance(convolution, nn.Conv1d)]
-        self.reach = max(convolution.kernel_size[0] for convolution in convolutions) // 2
+        self.reach: int = max(convolution.kernel_size[0] for convolution in self.convolutions) // 2
 
     @staticmethod
     def reads(convolutions: Iterable[nn.Module]) -> bool:

@@ -91,9 +91,11 @@ class PooledRemoval(Removal):
     def _attention(self, keys: Nodes, variants: Variants, query: Tensor | None) -> Tensor:
         """Weights, shape ``(R, L)``: the arithmetic of :meth:`AttentionLayer.forward`."""
         layer = self.network.attention
-        if type(layer).raw_scores is not QueryAttention.raw_scores:
+        assert isinstance(layer, (Attention, QueryAttention))
+        if isinstance(layer, Attention):
             raw = layer.score(keys.table)
         else:
+            assert query is not None
             variant = torch.arange(len(query), device=query.device).expand(keys.places.shape[::-1]).t()
             asked = variants.row.new_zeros(len(keys.table)).scatter_(0, keys.places.flatten(), variant.flatten())
             raw = layer.score(keys.table[:, None], query[asked])[:, 0]
@@ -123,7 +125,7 @@ def pooled_removal(
         perturbation: What happens to removed positions.
         head: What ``known.classify`` does after pooling.
     """
-    shortcut = encoder.removal()
+    shortcut = encoder.removal() if isinstance(encoder, Encoder) else None
     layer = network.attention
     parts = [encoder, *(part for name, part in layer.named_children() if name != "mitigation")]
     leaves = [part for whole in parts for part in whole.modules() if not list(part.children())]
@@ -136,7 +138,7 @@ def pooled_removal(
         and scores in _POSITIONWISE
         and not {"raw_scores", "score"} & vars(layer).keys()
         and all(type(leaf) in _PLAIN for leaf in leaves)
-        and type(perturbation).apply in (Delete.apply, Overwrite.apply)
+        and (follows(perturbation, Delete, "apply") or follows(perturbation, Overwrite, "apply"))
         and {parameter.dtype for parameter in network.parameters()} in ({torch.float32}, {torch.float64})
         and not hooked(network)
     ):

@@ -10,10 +10,10 @@ import torch
 
 from lightning_attn.attention import DotAttention, FrozenAttention, UniformAttention
 from lightning_attn.cli import main
-from lightning_attn.encoders import CNN, Average, BiLSTM
+from lightning_attn.encoders import CNN, MLP, Average, BiLSTM
 from lightning_attn.mitigations import RandomPretraining
 from lightning_attn.modules import AttentionClassifier
-from lightning_attn.networks import AttentionNetwork, PairedNetwork, PooledNetwork
+from lightning_attn.networks import AttentionNetwork, BagNetwork, PairedNetwork, PooledNetwork
 from lightning_attn.perturbation import leave_one_out, probabilities
 from lightning_attn.trained import TrainedNetwork
 from lightning_attn.types import Batch, DataSchema, InputError
@@ -27,6 +27,7 @@ from tests.networks.test_contract import (  # collected here too, with the fixtu
 from tests.networks.test_paired import paired, pairs
 from tests.run_tools import TINY, command, last, run, write_config
 from tests.runs import tiny_data, tiny_module, trainer
+from tests.toy_bags import toy_bag_network, toy_bags
 from tests.toys import toy_batch, toy_network
 
 SCHEMA = DataSchema(num_classes=3, vocabulary_size=30, query_vocabulary_size=30)
@@ -99,6 +100,16 @@ def test_perturbed_texts_are_read_by_the_other_network_too(make, encoder: str) -
     expected = SCHEMA.probabilities(network(without).logits)
     torch.testing.assert_close(found[0, 2], expected[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(network(without).attention, other(without).attention, atol=1e-6, rtol=1e-6)
+
+
+def test_bags_too_packed_or_padded() -> None:
+    bags, other = toy_bags(), toy_bag_network("gated")
+    network = BagNetwork(MLP((5,)), FrozenAttention.of(other)).build(other.schema).eval()
+    expected = other(bags).attention
+    for batch in (bags, bags.pack()):
+        torch.testing.assert_close(network(batch).attention, expected, atol=1e-6, rtol=1e-6)
+    with pytest.raises(InputError, match="features of instances"):
+        network.attention(torch.zeros(4, 9, 7), toy_batch(lengths=[9, 4, 1, 6]))
 
 
 def test_frozen_attention_of_frozen_attention(batch: Batch) -> None:

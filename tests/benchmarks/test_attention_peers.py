@@ -40,7 +40,7 @@ def test_the_loop_over_permutations_agrees_up_to_the_draw() -> None:
     theirs = peers.permutation_loop(network, single, 400)
     ours = permutation(network, batch, permutations=400).change.float()
     assert ours[:4].max() > 0.2
-    torch.testing.assert_close(theirs, ours, rtol=0.1, atol=0.0, equal_nan=True)
+    torch.testing.assert_close(theirs, ours, rtol=0.0, atol=0.08, equal_nan=True)
 
 
 def test_the_loop_over_examples_searches_as_the_published_solver_does() -> None:

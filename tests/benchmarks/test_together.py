@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -34,7 +33,6 @@ def network(head: str) -> BagNetwork:
 
 @pytest.mark.parametrize(("kind", "head"), [("digits", "linear"), ("gaussian", "mlp")])
 def test_each_is_what_a_trainer_makes_of_it(kind: str, head: str, tmp_path: Path) -> None:
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     data = bags(kind)
     together = train_together(started(lambda: network(head), data, range(3)), data, EPOCHS, RATE, DECAY)
     epochs = []

@@ -1,5 +1,6 @@
 """`AttentionClassifier` on packed bags: it learns, evaluates, predicts and comes back from a checkpoint."""
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -8,12 +9,12 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from lightning_attn.cli import main
 from lightning_attn.data.bags import BagDataModule, FixedSize, FourBags, GaussianClusters, Presence
 from lightning_attn.encoders import MLP
-from lightning_attn.explain import Explainer
 from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks import BagNetwork, ClassBagNetwork, InstanceNetwork, MaxBagNetwork, MultiHeadBagNetwork
-from lightning_attn.types import Batch, DataSchema, InputError
+from lightning_attn.types import Batch, DataSchema
 from tests.runs import loader, trainer
 from tests.toy_bags import toy_bags
 
@@ -61,7 +62,7 @@ def test_several_classes_of_generated_bags_are_learned_and_predicted(tmp_path: P
     np.testing.assert_allclose(sums, 1, atol=1e-5)
 
 
-def test_a_checkpoint_of_bags_comes_back_and_is_not_asked_about_texts(tmp_path: Path) -> None:
+def test_a_checkpoint_of_bags_comes_back(tmp_path: Path) -> None:
     data = BagDataModule(Presence(), GaussianClusters(), FixedSize(6), train_size=20, val_size=10, test_size=9)
     torch.manual_seed(0)
     module = AttentionClassifier(BagNetwork(MLP((16,))))
@@ -73,5 +74,25 @@ def test_a_checkpoint_of_bags_comes_back_and_is_not_asked_about_texts(tmp_path: 
     )
     batch = data.dataset("val")[range(10)]
     assert torch.equal(again.network.eval()(batch).logits, module.network.eval()(batch).logits)
-    with pytest.raises(InputError, match="bags.ckpt"):
-        Explainer(tmp_path / "bags.ckpt")
+
+
+def test_a_network_of_bags_is_tested_and_predicts_but_is_not_asked_about_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    config = ["--config", str(Path(__file__).parents[2] / "configs" / "bags" / "digits.yaml")]
+    config += [f"--data.init_args.{split}_size=12" for split in ("train", "val", "test")]
+    config += ["--trainer.accelerator=cpu", "--trainer.devices=1"]
+    assert main(["fit", *config, "--trainer.max_epochs=1", f"--trainer.default_root_dir={tmp_path / 'fit'}"]) == 0
+    (checkpoint,) = tmp_path.rglob("last.ckpt")
+    for command in ("test", "predict"):
+        folder = f"--trainer.default_root_dir={tmp_path / command}"
+        assert main([command, *config, folder, "--ckpt_path", str(checkpoint)]) == 0
+    (written,) = tmp_path.rglob("predictions.jsonl")
+    rows = [json.loads(line) for line in written.read_text().splitlines()]
+    assert [row["index"] for row in rows] == list(range(12))
+    assert set(rows[0]) == {"index", "prediction", "probabilities", "attention"}
+    assert all(sum(row["attention"]) == pytest.approx(1, abs=1e-4) for row in rows)
+    capsys.readouterr()
+    assert main(["explain", "--ckpt_path", str(checkpoint), "--text", "a film"]) == 2
+    assert "its data are not texts" in capsys.readouterr().err

@@ -157,7 +157,7 @@ class SmoothedAttention(AdditiveAttention):
 
 class SparseAttention(DotAttention):
     def forward(self, keys, batch):
-        scores, learned, observed = super().forward(keys, batch)
+        scores, learned, _ = super().forward(keys, batch)
         halved = learned * (learned >= learned.amax(dim=-1, keepdim=True) / 2)
         return scores, halved, halved
 

@@ -14,7 +14,6 @@ from lightning_attn.callbacks.experiments.base import ExperimentCallback, Split,
 from lightning_attn.callbacks.experiments.record import ExperimentRecord, Summary, mean, undefined
 from lightning_attn.callbacks.timing import network_of
 from lightning_attn.experiments import AttentionSource, Other, Random, Uniform, counterfactual
-from lightning_attn.modules.compatibility import check_same_data
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.trained import TrainedNetwork
 from lightning_attn.types import Batch, InputError
@@ -44,12 +43,15 @@ class OtherCheckpoint(Other):
         Raises:
             InputError: They have other classes or another vocabulary.
         """
-        try:
-            check_same_data(network_of(module).schema, self.network.schema)
-        except InputError as error:
-            raise InputError(f"The attention of {self.checkpoint} cannot be used here. {error}") from error
-        ours, theirs = getattr(module, "data_state", {}).get("processor"), self._trained.data.get("processor")
-        if ours is not None and ours != theirs:
+        theirs = self.network.schema.as_dict()
+        for name, ours in network_of(module).schema.as_dict().items():
+            if ours != theirs[name]:
+                raise InputError(
+                    f"The attention of {self.checkpoint} cannot be used here: it was trained on data with "
+                    f"{name.replace('_', ' ')} {theirs[name]}, this model on data with {ours}."
+                )
+        processor = getattr(module, "data_state", {}).get("processor")
+        if processor is not None and processor != self._trained.data.get("processor"):
             raise InputError(
                 f"The attention of {self.checkpoint} cannot be used here: it was trained with another vocabulary, by "
                 "which the token ids mean other words."

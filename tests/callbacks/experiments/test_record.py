@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from lightning_attn.callbacks.experiments import (
@@ -121,6 +123,23 @@ def test_headlines_are_in_the_summary() -> None:
         assert kind.words.keys() - {"gradient_without_attention_significant", "gradient_without_attention_top"} <= set(
             made(kind).summary()
         )
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3)), min_size=1, max_size=60),
+    parts=st.integers(1, 4),
+)
+def test_what_processes_found_does_not_depend_on_how_examples_were_dealt(
+    rows: list[tuple[int, int]], parts: int
+) -> None:
+    """Rows that a sampler repeated are there more than once; each process has some, or none."""
+    dealt = []
+    for number in range(parts):
+        index = np.array([index for index, process in rows if process % parts == number], dtype=np.int64)
+        dealt.append({"index": index, "value": index * 0.5})
+    found = joined(dealt)
+    assert found["index"].tolist() == sorted({index for index, _ in rows})
+    np.testing.assert_array_equal(found["value"], found["index"] * 0.5)
 
 
 def test_joined_parts_hold_every_example_once_in_order() -> None:

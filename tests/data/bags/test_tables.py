@@ -85,6 +85,12 @@ def test_tables_of_every_kind_give_the_same_bags(tmp_path: Path, name: str) -> N
     assert data.schema.class_names == ("no", "yes")
 
 
+def test_files_of_other_systems_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", rows_of())
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))  # byte order mark, carriage returns
+    assert by_name(opened(path, instance="instance", key="key")) == EXPECTED
+
+
 @given(order=st.permutations(range(len(rows_of()))))
 @settings(max_examples=25, deadline=None)
 def test_the_rows_of_a_bag_need_not_stand_together(tmp_path_factory: pytest.TempPathFactory, order: list[int]) -> None:
