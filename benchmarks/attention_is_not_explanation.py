@@ -2,9 +2,10 @@
 
 Trains SST {BiLSTM, CNN, Average} x {additive, dot} under every mitigation, and natural language inference and bAbI 1
 without; measures each network with the four experiments of Jain and Wallace 2019; and writes
-``results/attention_is_not_explanation.md``. FILE comes from ``python -m benchmarks.word_vectors``. Networks are kept in
-the folder ``--checkpoints``, measurements in ``results/attention_is_not_explanation.jsonl``; what is there is not
-computed again. ``--quick`` tries everything on one small model in three minutes, and writes beside the checkpoints.
+``results/attention_is_not_explanation.md`` and its figure. FILE comes from ``python -m benchmarks.word_vectors``.
+Networks are kept in the folder ``--checkpoints``, measurements in ``results/attention_is_not_explanation.jsonl``; what
+is there is not computed again. ``--quick`` tries everything on one small model in three minutes, and writes beside the
+checkpoints.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.attention_figure import draw
 from benchmarks.attention_models import SEEDS, Places, load, make_data, read, train
 from benchmarks.attention_page import ARMS, ATTENTIONS, ENCODERS, Measurements, page
 from benchmarks.cells import Cell, finished, key, run_cells
@@ -150,7 +152,10 @@ def main(arguments: list[str] | None = None) -> None:
     run_cells(studied, partial(train, places=places), kept, chosen.workers)
     discussion = RESULTS / f"{NAME}_discussion.md"
     text = discussion.read_text() if discussion.exists() and not chosen.quick else ""
-    (folder / f"{NAME}.md").write_text(page(Measurements(finished(kept), [*everything, *diagnoses()]), SAMPLE) + text)
+    found = Measurements(finished(kept), [*everything, *diagnoses()])
+    (folder / f"{NAME}.md").write_text(page(found, SAMPLE) + text)
+    if all(found.whole("sst", arm) for arm in ARMS):
+        draw(found).savefig(folder / f"{NAME}.png", dpi=120)
 
 
 if __name__ == "__main__":

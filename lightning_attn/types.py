@@ -207,6 +207,28 @@ class DataSchema:
         """Class probabilities, same shape as ``logits`` ``(..., C)``: softmax, or sigmoid if ``multi_label``."""
         return logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)
 
+    def named_target(self, target: Tensor) -> str:
+        """Name of the class, or names of the classes, of one example.
+
+        Args:
+            target: Its row of ``Batch.target``: a class, shape ``()``, or 0 and 1 a class, shape ``(C,)``.
+        """
+        return self._named(target > 0 if self.multi_label else torch.arange(self.num_classes) == target.cpu())
+
+    def named_prediction(self, probabilities: Tensor) -> str:
+        """Name of the class that is most probable, or of those with a probability of at least 1/2.
+
+        Args:
+            probabilities: Of one example, shape ``(C,)``.
+        """
+        if self.multi_label:
+            return self._named(probabilities >= 0.5)
+        return self._named(torch.arange(self.num_classes) == probabilities.argmax().cpu())
+
+    def _named(self, chosen: Tensor) -> str:
+        classes = chosen.nonzero().squeeze(-1).tolist()
+        return ", ".join(self.class_names[number] if self.class_names else str(number) for number in classes) or "none"
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint; ``DataSchema(**schema.as_dict())`` restores it."""
         return dataclasses.asdict(self)

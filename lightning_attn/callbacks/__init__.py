@@ -1,6 +1,7 @@
 """Callbacks: when to measure, what to show, what to keep."""
 
 from lightning_attn.callbacks.attention_table import AttentionTableCallback
+from lightning_attn.callbacks.bag_images import BagImagesCallback
 from lightning_attn.callbacks.checkpoint import BestAndLastCheckpoint
 from lightning_attn.callbacks.disagreement import DisagreementCallback
 from lightning_attn.callbacks.epoch_lines import EpochLines
@@ -20,6 +21,7 @@ __all__ = [
     "AdversarialCallback",
     "AgreementCallback",
     "AttentionTableCallback",
+    "BagImagesCallback",
     "BestAndLastCheckpoint",
     "CounterfactualCallback",
     "DisagreementCallback",

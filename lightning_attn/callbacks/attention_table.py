@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.distributed
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
+from lightning_attn.callbacks.gathering import gathered
 from lightning_attn.callbacks.media import Cell, Media, show
 from lightning_attn.callbacks.sampling import ExampleSample
-from lightning_attn.callbacks.timing import measures_now, network_of
+from lightning_attn.callbacks.timing import measures_now, moment_of, network_of
 from lightning_attn.data.corpus import CorpusDataModule
 from lightning_attn.evaluation import evaluating
 from lightning_attn.highlight import HighlightRow, HighlightSection, Score, highlight_page
@@ -131,7 +130,7 @@ class AttentionTableCallback(Callback):
             probabilities = network.schema.probabilities(output.logits)
             views += _views(trainer, network.schema, batch, output.attention, probabilities)
         # A sampler that repeats rows may have given one to two processes.
-        distinct = {view.example: view for view in _gathered(trainer, views)}
+        distinct = {view.example: view for view in gathered(trainer, views)}
         views = [distinct[example] for example in sorted(distinct)]
         folder = folder_of(trainer)
         if trainer.is_global_zero and views:
@@ -143,8 +142,6 @@ class AttentionTableCallback(Callback):
 
 def _views(trainer: Trainer, schema: DataSchema, batch: Batch, attention: Tensor, probabilities: Tensor) -> list[View]:
     data = getattr(trainer, "datamodule", None)
-    state = trainer.state.fn
-    moment = f"epoch {trainer.current_epoch}" if state in (None, TrainerFn.FITTING) else state.value
     views = []
     for row in range(len(batch)):
         valid, inner = batch.valid[row], batch.inner[row].tolist()
@@ -155,37 +152,18 @@ def _views(trainer: Trainer, schema: DataSchema, batch: Batch, attention: Tensor
         else:
             tokens = [str(token) for token in batch.inputs[row].tolist()]
         length = int(valid.sum())
-        if schema.multi_label:
-            predicted, label = probabilities[row] >= 0.5, batch.target[row] > 0
-        else:
-            classes = torch.arange(schema.num_classes, device=batch.device)
-            predicted, label = classes == probabilities[row].argmax(), classes == batch.target[row]
         views.append(
             View(
-                moment=moment,
+                moment=moment_of(trainer),
                 example=int(batch.index[row]),
                 tokens=[token if shown else None for token, shown in zip(tokens, inner, strict=True)][:length],
                 weights=list(attention[row, :length].tolist()),
-                label=_names(schema, label),
-                predicted=_names(schema, predicted),
+                label=schema.named_target(batch.target[row]),
+                predicted=schema.named_prediction(probabilities[row]),
                 probability=float(probabilities[row].max()),
             )
         )
     return views
-
-
-def _names(schema: DataSchema, chosen: Tensor) -> str:
-    classes = chosen.nonzero().squeeze(-1).tolist()
-    return ", ".join(schema.class_names[number] if schema.class_names else str(number) for number in classes) or "none"
-
-
-def _gathered(trainer: Trainer, views: list[View]) -> list[View]:
-    """Those of all processes, on every process."""
-    if trainer.world_size == 1:
-        return views
-    parts: list[list[View]] = [[] for _ in range(trainer.world_size)]
-    torch.distributed.all_gather_object(parts, views)
-    return [view for part in parts for view in part]
 
 
 def _media(stage: str, history: dict[int, dict[str, View]], views: list[View]) -> Media:

@@ -19,6 +19,12 @@ def measures_now(trainer: Trainer, every_n_epochs: int) -> bool:
     return trainer.state.fn != TrainerFn.FITTING or (trainer.current_epoch + 1) % every_n_epochs == 0
 
 
+def moment_of(trainer: Trainer) -> str:
+    """``epoch 3``, or ``validate`` or ``test`` of a network that is not being trained."""
+    state = trainer.state.fn
+    return f"epoch {trainer.current_epoch}" if state in (None, TrainerFn.FITTING) else state.value
+
+
 def network_of(pl_module: LightningModule) -> AttentionNetwork:
     """The network that ``pl_module`` trains.
 

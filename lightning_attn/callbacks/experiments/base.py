@@ -9,7 +9,6 @@ from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
-import torch.distributed
 from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
@@ -21,6 +20,7 @@ from torch import Tensor
 from lightning_attn.callbacks.experiments.figures import MOST_CLASSES
 from lightning_attn.callbacks.experiments.record import ExperimentRecord, joined
 from lightning_attn.callbacks.experiments.terminal import print_summary
+from lightning_attn.callbacks.gathering import gathered
 from lightning_attn.callbacks.media import publish
 from lightning_attn.callbacks.sampling import ExampleSample
 from lightning_attn.callbacks.timing import measures_now, network_of
@@ -177,7 +177,7 @@ class ExperimentCallback(Callback, ABC, Generic[Result]):
         # Lightning validates in inference mode, whose tensors cannot be differentiated.
         with torch.inference_mode(False):
             parts = self._measured(network, batches, split, trainer.is_global_zero)
-        columns = joined(_everywhere(trainer, parts))
+        columns = joined(gathered(trainer, parts))
         folder = folder_of(trainer)
         if not columns:
             rank_zero_info(f"{split}/explanation/{self.record.name} is not logged: there was no example.")
@@ -245,15 +245,6 @@ class ExperimentCallback(Callback, ABC, Generic[Result]):
             if value is not None:
                 key = f"{record.split}/explanation/{record.name}/{name}"
                 pl_module.log(key, float(value), sync_dist=True, reduce_fx="max", batch_size=1)
-
-
-def _everywhere(trainer: Trainer, parts: list[Columns]) -> list[Columns]:
-    """Those of all processes, on every process."""
-    if trainer.world_size == 1:
-        return parts
-    gathered: list[list[Columns]] = [[] for _ in range(trainer.world_size)]
-    torch.distributed.all_gather_object(gathered, parts)
-    return [part for process in gathered for part in process]
 
 
 def described(thing: object) -> dict[str, Any]:
