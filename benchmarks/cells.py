@@ -73,6 +73,15 @@ def _timed(function: Callable[[Cell], dict[str, float]], cell: Cell) -> dict[str
     return result | {"seconds": time.perf_counter() - start}
 
 
+def rounded(value: Any, digits: int = 5) -> Any:
+    """Nested lists and dictionaries with their floats rounded: a file of many figures stays small enough to keep."""
+    if isinstance(value, dict):
+        return {name: rounded(one, digits) for name, one in value.items()}
+    if isinstance(value, list):
+        return [rounded(one, digits) for one in value]
+    return round(value, digits) if isinstance(value, float) else value
+
+
 def mean_and_deviation(values: Iterable[float], digits: int = 3) -> str:
     """``mean ± standard deviation`` over seeds, without the leading zero."""
     array = np.array([value for value in values if value is not None], dtype=float)

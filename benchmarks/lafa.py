@@ -51,7 +51,7 @@ from lightning_attn.types import Batch
 
 RESULTS = Path(__file__).parents[1] / "results"
 RESAMPLES = 2000
-LAYERS = {"bilstm": ("keys", "pooled", "embeddings"), "minilm": ("hidden:2", "hidden:4", "keys", "pooled")}
+LAYERS = {"bilstm": ("keys", "pooled"), "minilm": ("hidden:4", "keys")}
 BASES = {
     "bilstm": ("simple_gradient", "input_gradient", "smooth_gradient"),
     "minilm": ("simple_gradient", "input_gradient"),
@@ -61,23 +61,23 @@ NOISES = (0.05, 0.15, 0.3)
 
 def cells(minilm: bool) -> list[Cell]:
     """Each task on each model; all seeds of a cell are measured on the same texts."""
-    bilstm = {"model": "bilstm", "rate": 1e-3, "seeds": 3, "epochs": 5, "validation": 200, "erased": 500, "samples": 25}
+    bilstm = {"model": "bilstm", "rate": 1e-3, "seeds": 3, "epochs": 5, "validation": 150, "erased": 300, "samples": 15}
     pretrained = {
         "model": "minilm",
         "rate": 1e-4,
         "seeds": 1,
         "epochs": 2,
-        "validation": 100,
-        "erased": 200,
-        "samples": 10,
+        "validation": 60,
+        "erased": 100,
+        "samples": 8,
     }
     wanted = [
-        {"task": "sst2", "test": 2000, **bilstm},
-        {"task": "sst5", "test": 2000, **bilstm},
-        {"task": "ade", "test": 2000, **bilstm},
+        {"task": "sst2", "test": 1000, **bilstm},
+        {"task": "sst5", "test": 1000, **bilstm},
+        {"task": "ade", "test": 1000, **bilstm},
     ]
     if minilm:
-        wanted += [{"task": "sst2", "test": 500, **pretrained}, {"task": "sst5", "test": 500, **pretrained}]
+        wanted += [{"task": "sst2", "test": 300, **pretrained}, {"task": "sst5", "test": 300, **pretrained}]
     return wanted
 
 

@@ -14,7 +14,7 @@ from pytorch_lightning import Trainer
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_auroc
 
-from benchmarks.cells import Cell
+from benchmarks.cells import Cell, rounded
 from benchmarks.together import Together, part, started, train_together, whole
 from lightning_attn.attention import GatedAttention
 from lightning_attn.callbacks import BestAndLastCheckpoint
@@ -127,7 +127,7 @@ def compute(cell: Cell) -> dict[str, Any]:
     result["key_rate"], result["bags_with_keys"] = float(keys.nanmean()), int((~keys.isnan()).sum())
     result["ensembles"] = _ensembles(logits, logs, test, letters)
     result["disagreement"] = _disagreement(logs, test)
-    return result
+    return dict(rounded(result))
 
 
 def _one_by_one(networks: Sequence[BagNetwork], data: BagDataModule, arm: str) -> Together:
