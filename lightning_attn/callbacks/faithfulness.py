@@ -218,7 +218,7 @@ class FaithfulnessCallback(Callback):
             self._examples["faithfulness/examples"].update(torch.ones_like(batch.index), batch.index)
             self._examples["faithfulness/skipped"].update(undefined, batch.index)
             if self._leakage is not None and not network.schema.multi_label:
-                self._leakage.update(output.attention, batch)
+                self._leakage.update(output.attention, network.attended(batch))
         return torch.stack(counts) if counts else torch.zeros(0, device=batch.device)
 
     def _log_leakage(self, split: Split, leakage: LeakedBits, pl_module: LightningModule) -> None:
