@@ -192,6 +192,7 @@ class DataSchema:
         replacement_id: Token id that the ``mask`` perturbation writes: the tokenizer's [MASK], else ``<unk>``.
         feature_shape: Shape of one instance's features, None where inputs are token ids.
         query_vocabulary_size: Number of token ids of queries, None for single texts.
+        default_tokens: Number of content-free tokens that end every text; theirs are the last ids of the vocabulary.
     """
 
     num_classes: int
@@ -202,6 +203,7 @@ class DataSchema:
     replacement_id: int = 1
     feature_shape: tuple[int, ...] | None = None
     query_vocabulary_size: int | None = None
+    default_tokens: int = 0
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Class probabilities, same shape as ``logits`` ``(..., C)``: softmax, or sigmoid if ``multi_label``."""
@@ -228,6 +230,16 @@ class DataSchema:
     def _named(self, chosen: Tensor) -> str:
         classes = chosen.nonzero().squeeze(-1).tolist()
         return ", ".join(self.class_names[number] if self.class_names else str(number) for number in classes) or "none"
+
+    def default_number(self, inputs: Tensor) -> Tensor:
+        """Which default token each id is, from 0, and below 0 for every other id; shape of ``inputs``, token ids.
+
+        Raises:
+            InputError: The data are not token ids.
+        """
+        if self.vocabulary_size is None:
+            raise InputError("Only texts have default tokens, but the data are features of instances.")
+        return inputs - (self.vocabulary_size - self.default_tokens)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint; ``DataSchema(**schema.as_dict())`` restores it."""

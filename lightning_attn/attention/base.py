@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from lightning_attn.attention.random import RandomAttention, SoftmaxNormal
 from lightning_attn.attention.softmax import attendable, masked_softmax
 from lightning_attn.mitigations.base import Mitigation, NoMitigation
 from lightning_attn.segments import packed_softmax
@@ -24,6 +25,9 @@ class AttentionLayer(nn.Module, ABC):
         ValueError: ``temperature`` is not positive.
     """
 
+    #: Whether the weights select: in evaluation what is not selected has a weight of 0.
+    hard: bool = False
+
     def __init__(self, temperature: float = 1.0, attend_special: bool = False) -> None:
         super().__init__()
         if temperature <= 0:
@@ -32,12 +36,23 @@ class AttentionLayer(nn.Module, ABC):
         self.attend_special = attend_special
         self.mitigation: Mitigation = NoMitigation()
 
+    @property
+    def independent(self) -> RandomAttention:
+        """Weights of the kind that this layer gives, drawn without looking at the text."""
+        return SoftmaxNormal()
+
     @abstractmethod
     def raw_scores(self, keys: Tensor, batch: Batch) -> Tensor:
         """Unnormalised scores, shape ``(B, L)``, from keys ``(B, L, K)`` and what else the batch holds.
 
         Keys of a packed batch have shape ``(N, K)``; their scores may have the shape ``(N,)`` as well.
         """
+
+    def attended(self, batch: Batch) -> Batch:
+        """The batch as mitigations are to see it: ``special`` is True on what this layer does not attend to."""
+        if batch.packed or not self.attend_special:
+            return batch
+        return batch.replace(special=torch.zeros_like(batch.special))
 
     def forward(self, keys: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Scores, learned weights and the weights that the head is to use, each of shape ``(B, L)``.
@@ -56,7 +71,7 @@ class AttentionLayer(nn.Module, ABC):
             allowed = attendable(batch, self.attend_special)
             scores = raw.masked_fill(~allowed, lowest)
             learned = masked_softmax(scores, allowed)
-        observed = self.mitigation.observe(learned, batch) if self.training else learned
+        observed = self.mitigation.observe(learned, self.attended(batch)) if self.training else learned
         return scores, learned, observed
 
 

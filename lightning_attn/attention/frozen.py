@@ -83,6 +83,10 @@ class FrozenAttention(KeylessAttention):
             weights = network(batch.replace(query_vector=None)).attention.to(keys.dtype)
         return torch.where(weights > 0, weights.log(), torch.finfo(keys.dtype).min)
 
+    def attended(self, batch: Batch) -> Batch:
+        """What the other network attends to."""
+        return self.trained.network.attended(batch)
+
     def _check(self, batch: Batch, vocabulary_size: int | None) -> None:
         inputs = batch.inputs
         if vocabulary_size is None:

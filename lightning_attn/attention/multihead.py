@@ -77,7 +77,8 @@ class MultiHeadAttention(AttentionLayer):
             learned = masked_softmax(scores, allowed)
         observed = learned
         if self.training:
-            observed = torch.stack([self.mitigation.observe(one, batch) for one in learned.unbind(dim=1)], dim=1)
+            seen = self.attended(batch)
+            observed = torch.stack([self.mitigation.observe(one, seen) for one in learned.unbind(dim=1)], dim=1)
         return HeadWeights(scores, learned, observed)
 
     def raw_scores(self, keys: Tensor, batch: Batch) -> Tensor:

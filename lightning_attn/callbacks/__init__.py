@@ -15,6 +15,7 @@ from lightning_attn.callbacks.experiments import (
 from lightning_attn.callbacks.faithfulness import FaithfulnessCallback
 from lightning_attn.callbacks.instances import InstanceCallback
 from lightning_attn.callbacks.predictions import PredictionsFile
+from lightning_attn.callbacks.shortcut import ShortcutProbe
 from lightning_attn.callbacks.step_seed import StepSeed
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "OtherCheckpoint",
     "PermutationCallback",
     "PredictionsFile",
+    "ShortcutProbe",
     "StepSeed",
 ]

@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
 from lightning_attn.callbacks.sampling import ExampleSample
+from lightning_attn.callbacks.shortcut import ShortcutProbe
 from lightning_attn.callbacks.timing import measures_now, network_of
 from lightning_attn.metrics import IOUF1, MEASURES, ExampleMean, LeakedBits, PerExampleMean, Settings, measure
 from lightning_attn.perturbation import Perturbation
@@ -20,7 +21,15 @@ from lightning_attn.types import Batch, InputError
 Split = Literal["val", "test"]
 
 _IOU = ("plausibility/iou_precision", "plausibility/iou_recall")  # the F1 of their means is what is logged
-_SHORTCUT = ("shortcut/leaked_bits", "shortcut/mask_only_accuracy", "shortcut/fano_bits", "shortcut/length_bits")
+_SHORTCUT = (
+    "shortcut/leaked_bits",
+    "shortcut/leaked_bits_low",
+    "shortcut/leaked_bits_high",
+    "shortcut/mask_only_accuracy",
+    "shortcut/fano_bits",
+    "shortcut/order_free_bits",
+    "shortcut/length_bits",
+)
 
 #: Everything that can be measured, by the name it is logged under, less the split.
 KNOWN: tuple[str, ...] = (*(name for name in MEASURES if name not in _IOU), "plausibility/iou_f1", *_SHORTCUT)
@@ -120,6 +129,8 @@ class FaithfulnessCallback(Callback):
         if sum(isinstance(callback, FaithfulnessCallback) for callback in callbacks) > 1:
             raise InputError("Two FaithfulnessCallbacks would log under the same names; leave one of them out.")
         network_of(pl_module)
+        if any(isinstance(callback, ShortcutProbe) for callback in callbacks):
+            self._leakage = None  # it logs the same names
         pl_module.faithfulness = nn.ModuleDict({**self._metrics, **self._examples})
         if self._leakage is not None:
             pl_module.faithfulness["shortcut"] = self._leakage
@@ -218,7 +229,7 @@ class FaithfulnessCallback(Callback):
             self._examples["faithfulness/examples"].update(torch.ones_like(batch.index), batch.index)
             self._examples["faithfulness/skipped"].update(undefined, batch.index)
             if self._leakage is not None and not network.schema.multi_label:
-                self._leakage.update(output.attention, batch)
+                self._leakage.update(output.attention, network.attended(batch))
         return torch.stack(counts) if counts else torch.zeros(0, device=batch.device)
 
     def _log_leakage(self, split: Split, leakage: LeakedBits, pl_module: LightningModule) -> None:

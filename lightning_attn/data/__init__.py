@@ -7,6 +7,7 @@ from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.data.batching import BucketBatches
 from lightning_attn.data.block_mask import BlockMaskDataModule
 from lightning_attn.data.corpus import CorpusDataModule
+from lightning_attn.data.default_tokens import DefaultTokens
 from lightning_attn.data.encoded import Encoded, EncodedDataset, SplitDataset
 from lightning_attn.data.eraser import ERASERDataModule
 from lightning_attn.data.examples import Examples
@@ -29,6 +30,7 @@ __all__ = [
     "BlockMaskDataModule",
     "BucketBatches",
     "CorpusDataModule",
+    "DefaultTokens",
     "ERASERDataModule",
     "Encoded",
     "EncodedDataset",

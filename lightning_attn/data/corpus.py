@@ -234,6 +234,7 @@ class CorpusDataModule(AttentionDataModule):
             vocabulary_size=processor.vocabulary_size,
             pad_id=processor.pad_id,
             replacement_id=processor.replacement_id,
+            default_tokens=processor.default_tokens,
             query_vocabulary_size=None if train.queries is None else processor.vocabulary_size,
         )
         return {"processor": processor.state(), "schema": {**asdict(schema), "class_names": list(classes)}}

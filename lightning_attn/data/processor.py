@@ -43,6 +43,11 @@ class TextProcessor(ABC):
     def replacement_id(self) -> int:
         """Token id that stands for a removed token: [MASK] if the tokenizer has one, else the unknown token."""
 
+    @property
+    def default_tokens(self) -> int:
+        """Number of content-free tokens that end every text; theirs are the last ids of the vocabulary."""
+        return 0
+
     @abstractmethod
     def fit(self, texts: Iterable[Text]) -> None:
         """Learn what is to be learnt, such as a vocabulary, from the training texts."""

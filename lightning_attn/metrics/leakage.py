@@ -40,10 +40,12 @@ class LeakedBits(PerExampleMean):
         self.add(torch.cat([features, batch.target[:, None].to(features)], dim=-1), batch.index)
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
-        """Scalars ``leaked_bits``, ``mask_only_accuracy``, ``fano_bits`` and ``length_bits``; NaN if undefined."""
+        """Scalars by name, NaN if undefined: the fields of :class:`Leakage`, but its interval as ``leaked_bits_*``."""
         rows, _ = self.rows()
         features, target = rows[:, :-1].numpy(), rows[:, -1].long().numpy()
         self.result = leaked_bits(features, target, self.folds, self.seed)
         self.count, self.skipped = self.result.count, len(target) - self.result.count
-        names = ("leaked_bits", "mask_only_accuracy", "fano_bits", "length_bits")
-        return {name: torch.tensor(getattr(self.result, name), device=self.device) for name in names}
+        names = ("leaked_bits", "mask_only_accuracy", "fano_bits", "length_bits", "order_free_bits")
+        values = {name: getattr(self.result, name) for name in names}
+        values |= {"leaked_bits_low": self.result.low, "leaked_bits_high": self.result.high}
+        return {name: torch.tensor(value, device=self.device) for name, value in values.items()}

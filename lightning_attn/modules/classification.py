@@ -143,10 +143,11 @@ class AttentionClassifier(LightningModule):
         mitigation = self.mitigation
         batch = mitigation.perturb(batch)
         output = self(batch)
-        weights = mitigation.weigh(output.learned, batch)
+        seen = self.network.attended(batch)
+        weights = mitigation.weigh(output.learned, seen)
         loss = self.loss(output.logits, batch.target, weights)
         self.train_loss.update(loss.detach(), len(batch))
-        auxiliary = mitigation.auxiliary_loss(output, batch, self.network)
+        auxiliary = mitigation.auxiliary_loss(output, seen, self.network)
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
         phase = float(mitigation.phase == "learn")
         self.log("mitigation/phase", phase, on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=True)

@@ -27,6 +27,7 @@ def check_same_data(network: DataSchema, data: DataSchema) -> None:
         ("class names", network.class_names, tuple(data.class_names)),
         ("multi_label", network.multi_label, data.multi_label),
         ("vocabulary size", network.vocabulary_size, data.vocabulary_size),
+        ("number of default tokens", network.default_tokens, data.default_tokens),
         ("padding id", network.pad_id, data.pad_id),
         ("vocabulary size of queries", network.query_vocabulary_size, data.query_vocabulary_size),
     ):

@@ -3,6 +3,7 @@
 from lightning_attn.networks.bags import AdditiveBagNetwork, BagNetwork, InstanceNetwork, MaxBagNetwork
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.combinations import Combination, GeometricMean, MeanLogit, MeanProbability, MeanRank
+from lightning_attn.networks.content_free import ContentFreeNetwork
 from lightning_attn.networks.ensemble import AttentionEnsemble
 from lightning_attn.networks.heads import Head, LinearHead, MLPHead, PairHead
 from lightning_attn.networks.multihead_bags import ClassBagNetwork, MultiHeadBagNetwork
@@ -16,6 +17,7 @@ __all__ = [
     "BagNetwork",
     "ClassBagNetwork",
     "Combination",
+    "ContentFreeNetwork",
     "GeometricMean",
     "Head",
     "InstanceNetwork",

@@ -29,6 +29,8 @@ class AttentionNetwork(nn.Module, ABC):
     """
 
     attention: AttentionLayer
+    #: Whether the head sees nothing of the input but the weights, so that what it knows has travelled in them.
+    content_free: bool = False
     _schema: DataSchema | None = None
 
     @property
@@ -101,6 +103,13 @@ class AttentionNetwork(nn.Module, ABC):
         Whoever changes a text many times calls this first: rows that are selected or repeated take the vector along.
         """
         return batch
+
+    def attended(self, batch: Batch) -> Batch:
+        """The batch as mitigations and probes of the mask are to see it: what may be attended is its ``inner`` part.
+
+        ``special`` is True on every other valid position. Doing it twice does nothing more.
+        """
+        return self.attention.attended(batch)
 
     @abstractmethod
     def classify(self, values: Tensor, attention: Tensor, batch: Batch) -> Tensor:

@@ -196,6 +196,10 @@ class CombinedAttention(AttentionLayer):
         self.combination = combination
         self.mitigation = _NoTraining()
 
+    def attended(self, batch: Batch) -> Batch:
+        """The batch itself: members may differ in which special tokens they attend to."""
+        return batch
+
     def raw_scores(self, keys: Tensor, batch: Batch) -> Tensor:
         """Logarithm of the combined weights, up to a constant, shape ``(B, L)``, from log-weights ``(B, L, K)``."""
         nobody = (keys <= NEVER).all(dim=-1)

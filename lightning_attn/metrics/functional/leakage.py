@@ -16,12 +16,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from lightning_attn.metrics.functional.bits import bits_gained, bootstrap_interval
 from lightning_attn.metrics.functional.concentration import entropy
 
 _BINS, _EDGE, _PROFILE = 10, 4, 8
 #: Numbers :func:`attention_features` makes of an example; the first two describe its length alone.
 FEATURES = 2 + 6 + _BINS + 2 * _EDGE + _PROFILE
 LENGTH_FEATURES = 2
+#: Columns that stay the same when the weights change places: length, entropy, share, peak, and the weights in order.
+ORDER_FREE = (0, 1, 2, 3, 4, *range(FEATURES - _PROFILE, FEATURES))
 #: Inverse penalties of the probe, from hardly any information to nearly free.
 _PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
@@ -68,6 +71,8 @@ class Leakage:
             label, somewhat below if the probe overfits. A lower bound on what the attention tells.
         low: Lower end of the 95 % bootstrap interval of ``leaked_bits``.
         high: Upper end.
+        order_free_bits: The same from features that do not say where the weights stand; what ``leaked_bits`` has
+            more is told by places.
         length_bits: The same from the length of the text alone: a mask of that length cannot tell less.
         mask_only_accuracy: Accuracy of the probe, held out.
         fano_bits: Bits that such an accuracy implies by Fano's inequality.
@@ -78,6 +83,7 @@ class Leakage:
     leaked_bits: float = math.nan
     low: float = math.nan
     high: float = math.nan
+    order_free_bits: float = math.nan
     length_bits: float = math.nan
     mask_only_accuracy: float = math.nan
     fano_bits: float = math.nan
@@ -108,23 +114,18 @@ def leaked_bits(features: Array, target: NDArray[np.int64], folds: int = 5, seed
         )
     chosen = np.isin(target, usable)
     features, target = features[chosen], np.searchsorted(usable, target[chosen])
-    prior = np.bincount(target) / len(target)
-    surprise = -np.log(prior[target])
-
     held_out = _held_out(features, target, folds, seed)
-    gain = (surprise + np.log(held_out[np.arange(len(target)), target])) / math.log(2)
-    by_length = _held_out(features[:, :LENGTH_FEATURES], target, folds, seed)
-    length_gain = (surprise + np.log(by_length[np.arange(len(target)), target])) / math.log(2)
-    draws = np.random.default_rng(seed).integers(len(gain), size=(1000, len(gain)))
-    low, high = np.quantile(gain[draws].mean(axis=1), [0.025, 0.975])
+    gain = _bits(held_out, target)
+    low, high = bootstrap_interval(gain, seed)
     accuracy = float((held_out.argmax(axis=1) == target).mean())
     return Leakage(
         leaked_bits=float(gain.mean()),
-        low=float(low),
-        high=float(high),
-        length_bits=float(length_gain.mean()),
+        low=low,
+        high=high,
+        order_free_bits=float(_bits(_held_out(features[:, ORDER_FREE], target, folds, seed), target).mean()),
+        length_bits=float(_bits(_held_out(features[:, :LENGTH_FEATURES], target, folds, seed), target).mean()),
         mask_only_accuracy=accuracy,
-        fano_bits=fano_bits(prior, accuracy),
+        fano_bits=fano_bits(np.bincount(target) / len(target), accuracy),
         count=len(target),
     )
 
@@ -143,6 +144,10 @@ def fano_bits(prior: Array, accuracy: float) -> float:
     binary = -sum(p * math.log2(p) for p in (error, accuracy) if p > 0)
     entropy_bits = -float((prior[prior > 0] * np.log2(prior[prior > 0])).sum())
     return entropy_bits - binary - error * math.log2(max(1, len(prior) - 1))
+
+
+def _bits(probabilities: Array, target: NDArray[np.int64]) -> Array:
+    return bits_gained(np.log(probabilities[np.arange(len(target)), target]), target)
 
 
 def _held_out(features: Array, target: NDArray[np.int64], folds: int, seed: int) -> Array:

@@ -1,0 +1,226 @@
+"""What label information travels in the attention, probed every epoch: `ShortcutProbe`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from lightning_utilities.core.rank_zero import rank_zero_info
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback
+
+from lightning_attn.attention.random import RandomAttention
+from lightning_attn.callbacks.gathering import gathered
+from lightning_attn.callbacks.sampling import ExampleSample
+from lightning_attn.callbacks.timing import measures_now, network_of
+from lightning_attn.data.base import AttentionDataModule
+from lightning_attn.evaluation import evaluating
+from lightning_attn.metrics.functional.evaluators import Evaluator, MaskJudge, Training
+from lightning_attn.metrics.shortcut import JUDGED, PROBES, Probes, Rows, distinct_rows, figures, probe_rows
+from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.randomness import mix
+from lightning_attn.trained import TrainedNetwork
+from lightning_attn.types import Batch, InputError
+
+_BATCH = 64
+
+
+class ShortcutProbe(Callback):
+    """Measures on a sample of the validation or test set what the attention tells beside what it points at.
+
+    Logs under ``val/shortcut/``, or ``test/shortcut/``:
+
+    - ``leaked_bits``: what a cross-fitted probe reads of the label from the attention alone, with its 95 % interval
+      (``_low``, ``_high``), ``order_free_bits`` without places, ``length_bits`` from the length alone,
+      ``mask_only_accuracy`` and ``fano_bits``;
+    - ``head_bits``: what the network's own head gets out of it, where it sees nothing else (``ContentFreeNetwork``);
+    - ``evalx_accuracy``: of an evaluator that was trained under random masks and is shown the learned ones, beside
+      ``evalx_random_accuracy`` under random ones;
+    - ``encoding_bits``: what knowing the learned masks adds to that, with its interval, beside
+      ``encoding_bits_control``, the same for masks of other examples, which cannot encode anything;
+    - ``post_hoc_accuracy`` and ``post_hoc_unselected``: how often the black box, shown the selected part alone or the
+      rest alone, predicts what it does of the whole;
+    - ``default_mass``: attention on default tokens, over all examples and for each class, where texts have some.
+
+    What does not apply is left out. Evaluators are trained from scratch on training examples of the data module, before
+    they are first needed; they never see validation examples. Training is the same to the last bit with and without
+    the callback. A ``FaithfulnessCallback`` beside it leaves ``shortcut/`` to it.
+
+    Args:
+        every_n_epochs: Validation epochs from one measurement to the next; validate and test always measure.
+        max_examples: Size of the sample, at least 1, drawn at random once; None takes every example.
+        metrics: Which of the probes above, by their first names; None means all.
+        train_examples: Training examples that evaluators learn from, at least 1.
+        distribution: Random attention for EVAL-X; None means what is nearest to the network's own.
+        black_box: Checkpoint of the network whose prediction the selection must preserve; None means the network
+            itself.
+        share: Part of the positions that counts as selected, in (0, 1], where the attention is soft.
+        max_tokens: Positions, padding included, that texts may have in one forward pass of the black box.
+        seed: Of the sample, the evaluators, the folds and the bootstrap.
+
+    Raises:
+        InputError: A name is unknown or a number out of its range.
+    """
+
+    def __init__(
+        self,
+        every_n_epochs: int = 1,
+        max_examples: int | None = 1000,
+        metrics: Sequence[str] | None = None,
+        train_examples: int = 2000,
+        distribution: RandomAttention | None = None,
+        black_box: str | None = None,
+        share: float = 0.2,
+        max_tokens: int = 16384,
+        seed: int = 0,
+    ) -> None:
+        numbers = {
+            "every_n_epochs": every_n_epochs,
+            "max_examples": max_examples,
+            "train_examples": train_examples,
+            "max_tokens": max_tokens,
+        }
+        for name, value in numbers.items():
+            if value is not None and value < 1:
+                raise InputError(f"ShortcutProbe needs {name} of at least 1, not {value}.")
+        if not 0 < share <= 1:
+            raise InputError(f"ShortcutProbe needs a share in (0, 1], not {share}.")
+        names = PROBES if metrics is None else tuple(metrics)
+        if unknown := [name for name in names if name not in PROBES]:
+            raise InputError(f"ShortcutProbe knows no metric {unknown[0]!r}; the metrics are {', '.join(PROBES)}.")
+        self.every_n_epochs = every_n_epochs
+        self.train_examples = train_examples
+        self.distribution = distribution
+        self.black_box = black_box
+        self.seed = seed
+        self.probes = Probes(names, share, max_tokens=max_tokens)
+        self._sample = ExampleSample(max_examples, seed)
+        self._judge: MaskJudge | None = None
+        self._judged: tuple[object, object] = (None, None)
+        self._told: set[str] = set()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Read the black box.
+
+        Raises:
+            InputError: The Trainer has two of these callbacks, the module has no attention network, or the black box
+                was made for other data.
+        """
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it elsewhere
+        if sum(isinstance(callback, ShortcutProbe) for callback in callbacks) > 1:
+            raise InputError("Two ShortcutProbes would log under the same names; leave one of them out.")
+        network = network_of(pl_module)
+        judged = (getattr(trainer, "datamodule", None), network)
+        if any(known is not given for known, given in zip(self._judged, judged, strict=True)):
+            self._judge = None  # its evaluators are for other data or masks of another kind
+        self._judged = judged
+        if self.black_box is not None and self.probes.black_box is None:
+            other = TrainedNetwork.read(self.black_box).network
+            refuse_other_data(self.black_box, other, network)
+            self.probes = replace(self.probes, black_box=other)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the examples of the last epoch."""
+        self._sample.clear()
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the examples of the sample."""
+        if measures_now(trainer, self.every_n_epochs) and dataloader_idx == 0:
+            self._sample.add(batch)
+
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Probe and log ``val/shortcut/*``."""
+        self._run("val", trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Probe and log ``test/shortcut/*``."""
+        self._run("test", trainer, pl_module)
+
+    def _run(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not measures_now(trainer, self.every_n_epochs):
+            return
+        network = network_of(pl_module)
+        batches = self._sample.collected(trainer.strategy)
+        self._sample.clear()
+        if network.schema.multi_label:
+            self._tell("*", "Examples may have several labels, and the probes are for one.")
+            return
+        if self.probes.black_box is not None:
+            self.probes.black_box.to(pl_module.device)
+        # Lightning validates in inference mode, whose tensors cannot be used in training evaluators.
+        with torch.inference_mode(False):
+            learnt = self._learn(trainer, network)
+            parts: list[Rows] = []
+            for batch in batches:
+                rows = probe_rows(network, batch, self.probes, self._judge if learnt else None, learnt)
+                parts.append({name: values.double().cpu().numpy() for name, values in rows.items()})
+        found, reasons = figures(distinct_rows(gathered(trainer, parts)), network.schema.class_names, self.seed)
+        for name, reason in reasons.items():
+            self._tell(name, reason)
+        for name, value in found.items():
+            # Every process has the same figure.
+            figure = torch.tensor(value, device=pl_module.device, dtype=torch.float32)
+            pl_module.log(f"{split}/shortcut/{name}", figure, sync_dist=True, reduce_fx="max", batch_size=1)
+
+    def _learn(self, trainer: Trainer, network: AttentionNetwork) -> tuple[Evaluator, Evaluator] | None:
+        """Evaluators for the network as it is now; None if they are not asked for or there is nothing to learn from."""
+        if not any(name in JUDGED for name in self.probes.names):
+            return None
+        if self._judge is None:
+            batches = self._training_batches(trainer, network)
+            if not batches:
+                return None
+            distribution = self.distribution or network.attention.independent
+            self._judge = MaskJudge(network.schema, batches, distribution, Training(seed=self.seed))
+        with torch.no_grad(), evaluating(network):
+            masks = [network(network.read_query(batch)).attention for batch in self._judge.batches]
+        return self._judge.learn(masks)
+
+    def _training_batches(self, trainer: Trainer, network: AttentionNetwork) -> list[Batch]:
+        """Training examples, the same on every process, as the network attends to them."""
+        data = getattr(trainer, "datamodule", None)
+        if not isinstance(data, AttentionDataModule) or "train" not in data.splits:
+            self._tell(", ".join(JUDGED), "Evaluators learn from the training split of a data module of this package.")
+            return []
+        dataset = data.dataset("train")
+        rows = mix(mix(torch.arange(len(dataset))) + mix(torch.tensor(self.seed))).argsort()[: self.train_examples]
+        rows = rows[torch.as_tensor(dataset.lengths)[rows].argsort(stable=True)]  # little padding
+        device = next(network.parameters()).device
+        return [network.attended(dataset[part.tolist()].to(device).padded()) for part in torch.split(rows, _BATCH)]
+
+    def _tell(self, name: str, reason: str) -> None:
+        """Say once why something is not logged."""
+        if name not in self._told:
+            rank_zero_info(f"shortcut/{name} is not logged: {reason}")
+        self._told.add(name)
+
+
+def refuse_other_data(path: str, black_box: AttentionNetwork, network: AttentionNetwork) -> None:
+    """See that a black box reads the same data into the same classes as a network.
+
+    Raises:
+        InputError: It does not.
+    """
+    for what, theirs, ours in (
+        ("classes", black_box.schema.class_names, network.schema.class_names),
+        ("number of classes", black_box.schema.num_classes, network.schema.num_classes),
+        ("vocabulary size", black_box.schema.vocabulary_size, network.schema.vocabulary_size),
+    ):
+        if theirs != ours:
+            raise InputError(
+                f"The black box {path} was trained for {what} {theirs}, but the data have {ours}; train it on the same "
+                "data."
+            )

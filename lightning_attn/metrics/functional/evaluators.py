@@ -1,0 +1,194 @@
+"""Networks that judge masks: they read what a mask reveals, never what the judged network computed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_attn.attention.random import RandomAttention, Shuffled, seeded
+from lightning_attn.mitigations.mask_classifier import mask_features
+from lightning_attn.types import Batch, DataSchema, InputError
+
+#: From the number of a batch and the batch to the mask that an evaluator sees, shape ``(B, L)``.
+Masks = Callable[[int, Batch], Tensor]
+
+
+class Evaluator(nn.Module):
+    """``p(y | x * m, m)``: reads the masked content and the mask itself, with embeddings of its own.
+
+    Each position's content and place go through an MLP and are summed with the mask as weights; the mask alone, as
+    numbers a position, goes through another and is pooled; a third reads both. What the evaluator can learn of the mask
+    depends on the masks it is trained under alone: under random ones it says nothing about the label.
+
+    Args:
+        schema: Of the data; one label an example.
+        size: Hidden units.
+
+    Raises:
+        InputError: Examples may have several labels.
+    """
+
+    def __init__(self, schema: DataSchema, size: int = 32) -> None:
+        super().__init__()
+        if schema.multi_label:
+            raise InputError("Evaluators judge masks by the one label of an example; these data have several.")
+        self.is_text = schema.feature_shape is None
+        if schema.feature_shape is None:
+            assert schema.vocabulary_size is not None
+            self.read: nn.Module = nn.Embedding(schema.vocabulary_size, size)
+        else:
+            self.read = nn.Linear(torch.Size(schema.feature_shape).numel(), size)
+        queries = schema.query_vocabulary_size
+        self.read_query = None if queries is None else nn.Embedding(queries, size)
+        self.content = nn.Sequential(nn.Linear(size + 1, size), nn.ReLU(), nn.Linear(size, size))
+        self.mask = nn.Sequential(nn.Linear(3, size), nn.ReLU(), nn.Linear(size, size), nn.ReLU())
+        inputs = (3 if queries is None else 4) * size
+        self.output = nn.Sequential(nn.Linear(inputs, size), nn.ReLU(), nn.Linear(size, schema.num_classes))
+
+    def forward(self, batch: Batch, mask: Tensor) -> Tensor:
+        """Logits, shape ``(B, C)``.
+
+        Args:
+            batch: Padded, ``inner`` where the mask may be above 0.
+            mask: Weights that sum to 1 over ``inner``, shape ``(B, L)``.
+        """
+        features = mask_features(mask, batch.inner | (mask > 0))
+        words = self.read(batch.inputs if self.is_text else batch.inputs.flatten(2))
+        content = self.content(torch.cat([words, features[..., 2:]], dim=-1))
+        shape = self.mask(features)
+        even = batch.inner / batch.inner.sum(dim=-1, keepdim=True).clamp(min=1)
+        pools = [torch.einsum("bl,blh->bh", mask, content)]
+        pools += [torch.einsum("bl,blh->bh", weights, shape) for weights in (mask, even)]
+        if self.read_query is not None:
+            assert batch.query is not None
+            assert batch.query_valid is not None
+            asked = batch.query_valid / batch.query_valid.sum(dim=-1, keepdim=True).clamp(min=1)
+            pools.append(torch.einsum("bl,blh->bh", asked, self.read_query(batch.query)))
+        return self.output(torch.cat(pools, dim=-1))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How evaluators learn.
+
+    Attributes:
+        epochs: Passes over the training examples under random masks.
+        more_epochs: Passes after that: under random masks for the one, under the learned ones for the other.
+        rate: Learning rate of Adam.
+        decay: Weight decay.
+        size: Hidden units.
+        seed: Of initial weights, masks and the order of batches.
+    """
+
+    epochs: int = 10
+    more_epochs: int = 5
+    rate: float = 3e-3
+    decay: float = 1e-4
+    size: int = 32
+    seed: int = 0
+
+
+class MaskJudge:
+    """EVAL-X, and the pair of evaluators that tells whether a mask encodes the label.
+
+    A is trained under random masks only: EVAL-X. B is A in the middle of its training, trained on under the masks to be
+    judged for as long as A goes on under random ones. Both read what the mask reveals, and the mask; so where B
+    predicts better on held-out examples, the label depends on the mask even given what it reveals. A third one, trained
+    and judged under masks of other examples, shows how much of that is due to A not knowing such masks: those cannot
+    encode anything.
+
+    Source: EVAL-X is of Jethani et al., AISTATS 2021, https://arxiv.org/abs/2103.01890; encoding of Puli, Nguyen and
+    Ranganath, NeurIPS 2024, https://arxiv.org/abs/2411.02664. Estimator and control are ours (METHODS 2.8, 2.9).
+
+    Args:
+        schema: Of the data.
+        batches: Training examples, padded, ``inner`` where the masks may be above 0.
+        distribution: Random masks to train A under, as near to the masks to be judged as can be.
+        training: How they learn; None means ``Training()``.
+
+    Raises:
+        InputError: There are no examples, or they have one class only, or several labels each.
+    """
+
+    def __init__(
+        self,
+        schema: DataSchema,
+        batches: Sequence[Batch],
+        distribution: RandomAttention,
+        training: Training | None = None,
+    ) -> None:
+        if not batches:
+            raise InputError("Evaluators need training examples, and there are none.")
+        self.batches = batches
+        self.distribution = distribution
+        self.training = training or Training()
+        self.device = batches[0].device
+        with seeded(self.training.seed, self.device):
+            self._middle = Evaluator(schema, self.training.size).to(self.device)
+        if len(torch.unique(torch.cat([batch.target for batch in batches]))) < 2:
+            raise InputError("Evaluators cannot learn anything from training examples of one class.")
+        self._fit(self._middle, self._random, self.training.epochs)
+        self.evalx = copy.deepcopy(self._middle)
+        self._fit(self.evalx, self._random, self.training.more_epochs)
+
+    def learn(self, masks: Sequence[Tensor]) -> tuple[Evaluator, Evaluator]:
+        """Evaluator B for the judged masks of the training batches, and that of the control.
+
+        Args:
+            masks: One a training batch, shape ``(B, L)``, finite.
+
+        Raises:
+            InputError: A mask holds NaN.
+        """
+        if any(not mask.isfinite().all() for mask in masks):
+            raise InputError("The attention to be judged holds NaN or infinity; the network has diverged.")
+        judged, control = copy.deepcopy(self._middle), copy.deepcopy(self._middle)
+        self._fit(judged, lambda number, _: masks[number], self.training.more_epochs)
+        self._fit(control, lambda number, batch: Shuffled().sample(masks[number], batch), self.training.more_epochs)
+        return judged, control
+
+    @torch.no_grad()
+    def judge(self, learnt: tuple[Evaluator, Evaluator], batch: Batch, mask: Tensor) -> dict[str, Tensor]:
+        """What the evaluators say of held-out examples under their masks.
+
+        Args:
+            learnt: From :meth:`learn`.
+            batch: Held-out examples.
+            mask: The judged masks, shape ``(B, L)``.
+
+        Returns:
+            Logarithms of class probabilities, each of shape ``(B, C)``: ``evalx`` of A under the masks, ``random`` of A
+            under random ones, ``judged`` of B under the masks; ``other`` of A and ``control`` of the third under masks
+            of other examples.
+        """
+        with seeded(hash((self.training.seed, *batch.index[:1].tolist())) % 2**63, self.device):
+            drawn = self.distribution.sample(mask, batch)
+            other = Shuffled().sample(mask, batch)
+        judged, control = learnt
+        said = {
+            "evalx": self.evalx(batch, mask),
+            "random": self.evalx(batch, drawn),
+            "judged": judged(batch, mask),
+            "other": self.evalx(batch, other),
+            "control": control(batch, other),
+        }
+        return {name: logits.log_softmax(dim=-1) for name, logits in said.items()}
+
+    def _random(self, number: int, batch: Batch) -> Tensor:
+        return self.distribution.sample(torch.zeros(batch.valid.shape, device=self.device), batch)
+
+    def _fit(self, evaluator: Evaluator, masks: Masks, epochs: int) -> None:
+        optimizer = torch.optim.Adam(evaluator.parameters(), lr=self.training.rate, weight_decay=self.training.decay)
+        # Callbacks measure within evaluation, where gradients are off, and must leave the random state as it was.
+        with torch.inference_mode(False), torch.enable_grad(), seeded(self.training.seed + 1, self.device):
+            for _ in range(epochs):
+                for number in torch.randperm(len(self.batches)).tolist():
+                    batch = self.batches[number]
+                    optimizer.zero_grad(set_to_none=True)
+                    F.cross_entropy(evaluator(batch, masks(number, batch)), batch.target).backward()  # type: ignore[no-untyped-call]
+                    optimizer.step()

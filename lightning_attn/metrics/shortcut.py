@@ -1,0 +1,189 @@
+"""What travels in the attention of a network: the rows that probes need of each example, and their figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightning_attn.evaluation import evaluating
+from lightning_attn.metrics.functional.bits import bits_gained, bootstrap_interval
+from lightning_attn.metrics.functional.concentration import special_mass
+from lightning_attn.metrics.functional.evaluators import Evaluator, MaskJudge
+from lightning_attn.metrics.functional.leakage import attention_features, leaked_bits
+from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.perturbation import ranks, sweep
+from lightning_attn.types import Batch, InputError
+
+#: Every probe by the name its figure is logged under, less the split and ``shortcut/``; intervals and controls come
+#: along.
+PROBES = ("leaked_bits", "head_bits", "evalx_accuracy", "encoding_bits", "post_hoc_accuracy", "default_mass")
+#: Those that need evaluators, which are trained.
+JUDGED = ("evalx_accuracy", "encoding_bits")
+
+Rows = dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What is measured of each example, and how.
+
+    Attributes:
+        names: Of :data:`PROBES`.
+        share: Part of the positions that counts as selected where the attention is soft, in (0, 1].
+        black_box: Whose prediction the selected part must preserve; None means the probed network itself.
+        max_tokens: See :func:`lightning_attn.perturbation.probabilities`.
+    """
+
+    names: Sequence[str] = PROBES
+    share: float = 0.2
+    black_box: AttentionNetwork | None = None
+    max_tokens: int = 16384
+
+
+def probe_rows(
+    network: AttentionNetwork,
+    batch: Batch,
+    probes: Probes,
+    judge: MaskJudge | None = None,
+    learnt: tuple[Evaluator, Evaluator] | None = None,
+) -> dict[str, Tensor]:
+    """One forward pass, and what each probe needs of each example: no probe is fitted here.
+
+    Args:
+        network: Built network.
+        batch: B examples with one label each.
+        probes: What to measure.
+        judge: Evaluators, for the probes in :data:`JUDGED`.
+        learnt: What :meth:`MaskJudge.learn` gave for this network.
+
+    Returns:
+        By name, shape ``(B,)`` or ``(B, ...)``; the same for an example in any batch, alone or padded. Where a probe
+        does not apply to the network or the data, its name is missing; where it does not to an example, it is NaN.
+
+    Raises:
+        InputError: The attention holds NaN.
+    """
+    batch = batch.padded()
+    with torch.no_grad(), evaluating(network):
+        batch = network.read_query(batch)
+        output = network(batch)
+        seen = network.attended(batch)
+    attention = output.attention
+    if not attention.isfinite().all():
+        raise InputError("The attention holds NaN or infinity: the network has diverged, so there is nothing to probe.")
+    schema, target = network.schema, batch.target[:, None]
+    rows = {"index": batch.index, "target": batch.target}
+    if "leaked_bits" in probes.names:
+        # Special tokens that are attended count too: weight on them is where a label can hide best.
+        rows["features"] = attention_features(attention, seen.inner | (attention > 0))
+    if "head_bits" in probes.names and network.content_free:
+        rows["head"] = output.logits.double().log_softmax(dim=-1).gather(1, target).squeeze(1)
+    if judge is not None and learnt is not None:
+        for name, said in judge.judge(learnt, seen, attention).items():
+            rows[name] = said.gather(1, target).squeeze(1)
+            rows[f"{name}_right"] = (said.argmax(dim=-1) == batch.target).double()
+    if "default_mass" in probes.names and schema.default_tokens and not network.content_free:
+        rows["default_mass"] = special_mass(attention, batch.valid & (schema.default_number(batch.inputs) >= 0))
+    if "post_hoc_accuracy" in probes.names and not network.content_free:
+        rows |= _post_hoc(network, batch, attention, probes)
+    return rows
+
+
+def selected(network: AttentionNetwork, batch: Batch, attention: Tensor, share: float) -> Tensor:
+    """The part of each text that the attention points at, shape ``(B, L)``, bool.
+
+    Args:
+        network: If its attention is hard, what it selected counts.
+        batch: The examples.
+        attention: Shape ``(B, L)``.
+        share: Else so many of the positions, rounded up, those with the most attention; without attention none does.
+    """
+    chosen = batch.inner & (attention > 0)
+    if network.attention.hard:
+        return chosen
+    count = (share * batch.inner.sum(dim=-1, keepdim=True)).ceil()
+    return chosen & (ranks(attention, batch) < count)
+
+
+def _post_hoc(network: AttentionNetwork, batch: Batch, attention: Tensor, probes: Probes) -> dict[str, Tensor]:
+    """Whether the black box predicts of the selected part alone, and of the rest alone, what it does of the whole."""
+    black_box = probes.black_box or network
+    chosen = selected(network, batch, attention, probes.share)
+    requests = {"post_hoc": chosen, "post_hoc_unselected": ~chosen}
+    keep = {name: (part | ~batch.inner)[:, None] for name, part in requests.items()}
+    keep["whole"] = torch.ones_like(batch.valid)[:, None]
+    # What the probed network made of a query is nothing to another one.
+    asked = batch if black_box is network else batch.replace(query_vector=None)
+    found = sweep(black_box, asked, keep, max_tokens=probes.max_tokens)
+    whole = found["whole"][:, 0].argmax(dim=-1)
+    rows = {}
+    for name, part in requests.items():
+        agree = (found[name][:, 0].argmax(dim=-1) == whole).double()
+        # Of a part without any position there is nothing to predict from.
+        rows[name] = agree.masked_fill(~(part & batch.inner).any(dim=-1), torch.nan)
+    return rows
+
+
+def distinct_rows(parts: Sequence[Rows]) -> Rows:
+    """Rows of all batches and processes in the order of their index, each example once."""
+    if not parts:
+        return {}
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    _, first = np.unique(whole["index"], return_index=True)
+    return {name: values[first] for name, values in whole.items()}
+
+
+def figures(rows: Rows, class_names: Sequence[str], seed: int = 0) -> tuple[dict[str, float], dict[str, str]]:
+    """What the probes found.
+
+    Args:
+        rows: From :func:`distinct_rows`.
+        class_names: One a class.
+        seed: Of folds and bootstraps.
+
+    Returns:
+        Figures by name, only those that are defined; and for probes that found nothing, why.
+    """
+    found: dict[str, float] = {}
+    reasons: dict[str, str] = {}
+    if not rows:
+        return found, {"*": "There are no examples."}
+    target = rows["target"].astype(np.int64)
+    several = len(np.unique(target)) > 1
+    if "features" in rows:
+        leak = leaked_bits(rows["features"], target, seed=seed)
+        if leak.reason:
+            reasons["leaked_bits"] = leak.reason
+        else:
+            names = ("leaked_bits", "order_free_bits", "length_bits", "mask_only_accuracy", "fano_bits")
+            found |= {name: getattr(leak, name) for name in names}
+            found |= {"leaked_bits_low": leak.low, "leaked_bits_high": leak.high}
+    if "head" in rows and several:
+        found |= _with_interval("head_bits", bits_gained(rows["head"], target), seed)
+    elif "head" in rows:
+        reasons["head_bits"] = "The examples are of one class, so there is nothing to tell apart."
+    if "evalx" in rows:
+        found["evalx_accuracy"] = float(rows["evalx_right"].mean())
+        found["evalx_random_accuracy"] = float(rows["random_right"].mean())
+        found |= _with_interval("encoding_bits", (rows["judged"] - rows["evalx"]) / math.log(2), seed)
+        found["encoding_bits_control"] = float(((rows["control"] - rows["other"]) / math.log(2)).mean())
+    for name, key in (("post_hoc_accuracy", "post_hoc"), ("post_hoc_unselected", "post_hoc_unselected")):
+        if key in rows and not np.isnan(rows[key]).all():
+            found[name] = float(np.nanmean(rows[key]))
+    if "default_mass" in rows:
+        found["default_mass"] = float(rows["default_mass"].mean())
+        for number in np.unique(target):
+            name = class_names[number] if class_names else str(number)
+            found[f"default_mass/{name}"] = float(rows["default_mass"][target == number].mean())
+    return found, reasons
+
+
+def _with_interval(name: str, values: NDArray[np.float64], seed: int) -> dict[str, float]:
+    low, high = bootstrap_interval(values, seed)
+    return {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}
