@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import warnings
@@ -15,11 +14,12 @@ from rich.console import Console
 from rich.progress import track
 
 from lightning_attn import attribution
-from lightning_attn.attribution import KERNELS, LAFA, get_kernel
+from lightning_attn.attribution import KERNELS, LAFA
 from lightning_attn.commands.arguments import Arguments, output_path
 from lightning_attn.commands.console import quiet
+from lightning_attn.commands.explain_methods import NAMES, check_extras, method_by_name
 from lightning_attn.data.processor import TextProcessor
-from lightning_attn.neighbours import Nearest, NeighbourText, neighbour_texts
+from lightning_attn.neighbours import NeighbourText, neighbour_texts
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.trained import TrainedNetwork
 from lightning_attn.types import InputError
@@ -199,7 +199,7 @@ def explain_command(options: Sequence[str]) -> int:
     parser.add_argument(
         "--method",
         default=",".join(DEFAULT_METHODS),
-        help=f"separated by commas, of: {', '.join(sorted([*attribution.METHODS, 'lafa']))} (default: %(default)s)",
+        help=f"separated by commas, of: {', '.join(NAMES)} (default: %(default)s)",
     )
     parser.add_argument("--neighbours", help="for lafa: the folder that lightning-attn index wrote for this checkpoint")
     parser.add_argument(
@@ -214,6 +214,7 @@ def explain_command(options: Sequence[str]) -> int:
         default=0.05,
         help="for lafa: as near as this share of the pairs of training texts is near; 1: any (default: %(default)s)",
     )
+    parser.add_argument("--heads", help='for mask_lrp: a JSON file such as {"layers": [[0, 3], [], ...]}, heads from 0')
     parser.add_argument("-o", "--output", help="write a page to look at, such as page.html")
     parser.add_argument("--json", default="-", help="where one JSON object a text goes (default: the standard output)")
     parser.add_argument("--batch_size", type=int, default=32, help="texts read at once (default: %(default)s)")
@@ -235,8 +236,9 @@ def explain_command(options: Sequence[str]) -> int:
     inputs = [("--ckpt_path", arguments.ckpt_path)]
     if arguments.file and arguments.file != "-":
         inputs.append(("--file", arguments.file))
-    if arguments.neighbours is not None and "lafa" not in methods:
-        raise InputError("--neighbours is for the method lafa: add it to --method, or leave --neighbours out.")
+    check_extras(methods, arguments)
+    if arguments.heads is not None:
+        inputs.append(("--heads", arguments.heads))
     lines_to = None if arguments.json == "-" else output_path("--json", arguments.json, inputs)
     if lines_to is not None:
         inputs.append(("--json", arguments.json))
@@ -244,7 +246,7 @@ def explain_command(options: Sequence[str]) -> int:
     with quiet():
         explainer = Explainer(arguments.ckpt_path)
         progress = len(texts) > arguments.batch_size and sys.stderr.isatty()
-        made = {name: _method(name, arguments) for name in methods}
+        made = {name: method_by_name(name, arguments) for name in methods}
         explanations = explainer.explain(texts, made, arguments.batch_size, progress, queries)
         alone = sum(item.neighbours == [] for item in explanations)
         if alone:
@@ -264,18 +266,6 @@ def explain_command(options: Sequence[str]) -> int:
         page_to.write_text(explain_page(explanations, str(arguments.ckpt_path)), encoding="utf-8")
         print(f"Wrote {page_to}", file=sys.stderr)
     return 0
-
-
-def _method(name: str, arguments: argparse.Namespace) -> attribution.Attribution:
-    if name != "lafa":
-        return attribution.get(name)
-    if arguments.neighbours is None:
-        raise InputError(
-            "The method lafa needs the neighbours of the texts: make an index of the training texts with "
-            "lightning-attn index, and give its folder as --neighbours."
-        )
-    selection = Nearest(quantile=arguments.cutoff)
-    return LAFA(arguments.neighbours, get_kernel(arguments.kernel), selection, arguments.strength)
 
 
 def _read(path: str) -> list[str]:

@@ -142,10 +142,11 @@ def test_every_config_trains(
         command += [f"--data.init_args.{argument}={data / place}" for argument, place in places.items()]
     if "FrozenAttention" in file.read_text():
         command += [f"--model.init_args.network.init_args.attention.init_args.checkpoint={teacher(tmp_path)}"]
-    if "PretrainedEncoder" in file.read_text():
+    if (pretrained := "PretrainedEncoder" in file.read_text()) or "TransformerNetwork" in file.read_text():
         model = tmp_path / "model"
         save_model(model, tiny_config("bert", save_tokenizer(model, ["a good film", "a bad film"])))
-        command += [f"--model.init_args.network.init_args.encoder.init_args.name_or_path={model}"]
+        place = "encoder.init_args.name_or_path" if pretrained else "name_or_path"
+        command += [f"--model.init_args.network.init_args.{place}={model}"]
         command += [f"--data.init_args.processor.init_args.name_or_path={model}"]
     if content.get("trainer", {}).get("accelerator") == "gpu":
         if not torch.cuda.is_available():
@@ -169,7 +170,8 @@ def test_there_is_what_the_documentation_names() -> None:
     mitigations = {f"mitigations/{name}.yaml" for name in ("none", "random_pretraining", "instance_weighting", "both")}
     trainers = {f"trainer/{name}.yaml" for name in ("cpu", "gpu", "ddp")}
     experiments = {"experiments/attention_is_not_explanation.yaml", "attention/uniform.yaml", "attention/frozen.yaml"}
-    names_of_data = ("quickstart", "sst", "imdb", "eraser_movies", "sst_wiki", "nli", "babi", "ade", "transformers/sst")
+    transformers = ("transformers/sst", "transformers/sst_self_attention")
+    names_of_data = ("quickstart", "sst", "imdb", "eraser_movies", "sst_wiki", "nli", "babi", "ade", *transformers)
     data = {f"{name}.yaml" for name in names_of_data}
     assert mitigations | trainers | experiments | data <= names
 

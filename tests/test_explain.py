@@ -118,7 +118,7 @@ def test_a_page_is_whole_escaped_and_fetches_nothing() -> None:
     [
         (["--text", " "], "empty"),
         ([], "nothing to explain"),
-        (["--text", "a", "--method=magic"], "attention, gradient"),
+        (["--text", "a", "--method=magic"], "the methods are attcat, attention, "),
         (["--file", "{folder}/empty.txt"], "holds no text"),
         (["--file", "{folder}/nowhere.txt"], "No such file"),
         (["--file", "{folder}/latin.txt"], "not UTF-8"),

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import (
     AlbertConfig,
     AutoModel,
+    AutoModelForSequenceClassification,
     BertConfig,
     DistilBertConfig,
     ElectraConfig,
@@ -19,6 +20,10 @@ from transformers import (
     RobertaConfig,
 )
 
+from lightning_attn.networks import TransformerNetwork
+from lightning_attn.types import DataSchema
+
+KINDS = ("bert", "roberta", "distilbert", "electra", "albert")
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _SMALL: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 
@@ -64,3 +69,32 @@ def save_tokenizer(folder: Path, corpus: Iterable[str], vocabulary: int = 60) ->
     named = {"unk_token": "[UNK]", "pad_token": "[PAD]", "mask_token": "[MASK]"}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named).save_pretrained(folder)
     return int(tokenizer.get_vocab_size())
+
+
+def save_classifier(folder: Path, config: PretrainedConfig, seed: int = 0, classes: int = 3) -> Path:
+    """As :func:`save_model`, with a classifier."""
+    torch.manual_seed(seed)
+    config.num_labels = classes
+    model = AutoModelForSequenceClassification.from_config(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(10 if "embeddings" in name else 4)
+    model.save_pretrained(folder)
+    return folder
+
+
+def toy_transformer(
+    kind: str = "bert", classes: int = 2, multi_label: bool = False, seed: int = 0, layers: int = 2
+) -> TransformerNetwork:
+    """An untrained network around a model, in evaluation mode; gradients are as large as those of a trained one."""
+    torch.manual_seed(seed)
+    config = tiny_config(kind)
+    config.num_labels, config.num_hidden_layers = classes, layers
+    model = AutoModelForSequenceClassification.from_config(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(10 if "embeddings" in name else 100 if "classifier" in name else 4)
+    schema = DataSchema(num_classes=classes, multi_label=multi_label, vocabulary_size=30)
+    return TransformerNetwork.of(model.eval(), schema)

@@ -35,6 +35,15 @@ class HeadWeights:
         means = self.scores.log_softmax(dim=-1).logsumexp(dim=1) - math.log(self.scores.shape[1])
         return means.masked_fill((self.scores <= lowest).all(dim=1), lowest)
 
+    def shares(self, batch: Batch) -> Tensor:
+        """``a_mi / a_i`` of each attention head, shape ``(B, L, M)``, or ``(N, M)`` if the batch is packed; mean 1.
+
+        In logarithms, because a quotient of weights that have become 0 is none. Where all are 0, the shares are 1:
+        weight that is put there from outside reaches all attention heads alike.
+        """
+        weights = batch.at_instances(self.observed.transpose(1, 2))
+        return weights.shape[-1] * weights.clamp_min(torch.finfo(weights.dtype).tiny).log().softmax(dim=-1)
+
 
 class MultiHeadAttention(AttentionLayer):
     """M scorers, each with a softmax of its own. How many there are, the network decides.

@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from lightning_attn.encoders.base import Encoder
+from lightning_attn.encoders.hub import HubModel, longest, readable, silent
 from lightning_attn.evaluation import evaluating
 from lightning_attn.types import Batch, DataSchema, InputError
 
@@ -20,11 +19,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
     from typing_extensions import Self
 
-#: Embeddings are often filled up to a multiple of 8, 64 or 128 rows, which no token has.
-_FILLED_UP = 128
 
-
-class PretrainedEncoder(Encoder):
+class PretrainedEncoder(HubModel, Encoder):
     """A pretrained transformer encoder: keys and contextual values are the hidden states of one of its layers.
 
     Any encoder that the Hub has as a masked language model, reads ``inputs_embeds`` in both directions and leaves
@@ -70,18 +66,11 @@ class PretrainedEncoder(Encoder):
             InputError: There is no such model; it is no encoder, or one that cannot be used here; it has no such
                 layer; or the data were split by another tokenizer.
         """
-        if schema.vocabulary_size is None:
-            raise InputError(f"{type(self).__name__} reads token ids, but the data are features of instances.")
-        with _silent():
+        size = self._vocabulary(schema)
+        with silent():
             found = self._read_config()
             self._check_kind(found)
-            rows = int(found.vocab_size)
-            if not 0 <= rows - schema.vocabulary_size < _FILLED_UP:
-                raise InputError(
-                    f"The data have {schema.vocabulary_size:,} token ids and {self.name_or_path!r} has {rows:,}: they "
-                    "were split by another tokenizer; set data.init_args.processor to HuggingFaceProcessor with "
-                    f"name_or_path {self.name_or_path}."
-                )
+            self._check_vocabulary(found, size)
             loaded = self._load(self._cut(found))
         if getattr(loaded, "pooler", None) is not None:
             loaded.pooler = None  # nothing reads it, and DDP would wait for its gradients
@@ -89,7 +78,7 @@ class PretrainedEncoder(Encoder):
         self.embedding_size = self._words.embedding_dim
         self.size = int(found.hidden_size)
         self.local = nn.Linear(self.embedding_size, self.size) if self.values == "local" else None
-        self._longest = _longest(loaded)
+        self._longest = longest(loaded)
         if self.config is None:
             self._try_out()
         self.config = json.loads(found.to_json_string(use_diff=False))
@@ -109,16 +98,8 @@ class PretrainedEncoder(Encoder):
         Raises:
             InputError: The batch is longer than the model can read.
         """
-        if embeddings.shape[1] > self._longest:
-            raise InputError(
-                f"A text has {embeddings.shape[1]} tokens and {self.name_or_path!r} reads {self._longest}: set "
-                f"data.init_args.processor.init_args.max_length to {self._longest}."
-            )
-        # An example that is all padding is read as one position: attention over nothing is undefined.
-        first = torch.arange(embeddings.shape[1], device=embeddings.device) == 0
-        readable = batch.valid | first
-        # Positions are counted from the left by the model itself: right, because texts are padded on the right.
-        states = self.backbone(inputs_embeds=embeddings, attention_mask=readable.long()).last_hidden_state
+        self._check_length(embeddings.shape[1])
+        states = self.backbone(inputs_embeds=embeddings, attention_mask=readable(batch.valid)).last_hidden_state
         return cast(Tensor, states)
 
     def train(self, mode: bool = True) -> Self:
@@ -150,24 +131,6 @@ class PretrainedEncoder(Encoder):
         raise InputError(
             f"{self.name_or_path!r} has word embeddings of its own: leave data.init_args.word_vectors out."
         )
-
-    def _read_config(self) -> PretrainedConfig:
-        from transformers import AutoConfig  # takes seconds to import
-
-        if self.config is not None:
-            return AutoConfig.for_model(**copy.deepcopy(self.config))
-        try:
-            return AutoConfig.from_pretrained(self.name_or_path)
-        except (OSError, ValueError, KeyError) as error:
-            raise self._nothing_there(error) from error
-
-    def _check_kind(self, found: PretrainedConfig) -> None:
-        from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
-        kind = found.model_type
-        decodes = found.is_encoder_decoder or getattr(found, "is_decoder", False)
-        if decodes or kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-            raise self._unusable(kind, "which is no bidirectional encoder of texts")
 
     def _cut(self, found: PretrainedConfig) -> PretrainedConfig:
         """The configuration without the layers above the chosen one."""
@@ -202,10 +165,6 @@ class PretrainedEncoder(Encoder):
             raise InputError(f"{self.name_or_path!r} lacks weights of its model: those of {', '.join(missing[:3])}.")
         return cast("PreTrainedModel", model)
 
-    def _nothing_there(self, error: Exception) -> InputError:
-        reason = (str(error).splitlines() or [""])[0].rstrip(".")
-        return InputError(f"There is no encoder to be loaded from {self.name_or_path!r} ({reason}).")
-
     def _try_out(self) -> None:
         """Read a few tokens alone and padded, and with another last token.
 
@@ -232,64 +191,7 @@ class PretrainedEncoder(Encoder):
         if not torch.allclose(alone, among, atol=1e-3, rtol=1e-3):
             raise self._unusable(kind, "whose states change when a text is padded")
 
-    def _unusable(self, kind: str, reason: str) -> InputError:
-        return InputError(
-            f"{self.name_or_path!r} is a {kind} model, {reason}: take an encoder such as BERT, RoBERTa, DistilBERT, "
-            "ELECTRA, ALBERT or MiniLM."
-        )
-
     def _states(self, embeddings: Tensor, valid: Tensor) -> Tensor:
         nothing = torch.zeros_like(valid)
         row = torch.zeros(len(valid), dtype=torch.long)
         return self.contextualise(embeddings, Batch(nothing.long(), valid, nothing, row, row))
-
-
-def complete_specification(specification: Any, network: nn.Module) -> Any:
-    """The specification of a network with the configurations of its pretrained encoders filled in.
-
-    A checkpoint stores this, so that the network can be made again without the Hub.
-
-    Args:
-        specification: ``{"class_path": ..., "init_args": ...}``, or a part of one; it is not changed.
-        network: The network that was made by it, built.
-    """
-    known = {part.name_or_path: part.config for part in network.modules() if isinstance(part, PretrainedEncoder)}
-    return _completed(specification, known) if known else specification
-
-
-def _completed(part: Any, known: dict[str, dict[str, Any] | None]) -> Any:
-    if isinstance(part, list):
-        return [_completed(item, known) for item in part]
-    if not isinstance(part, dict):
-        return part
-    filled = {name: _completed(value, known) for name, value in part.items()}
-    if filled.get("name_or_path") in known:  # the arguments of such an encoder
-        filled["config"] = known[filled["name_or_path"]]
-    return filled
-
-
-def _longest(model: PreTrainedModel) -> int:
-    """Most tokens that the model can read; without a table of positions there is no bound."""
-    bound = 1 << 30
-    for name, module in model.named_modules():
-        if "position" in name.rsplit(".", 1)[-1] and isinstance(module, nn.Embedding):
-            # RoBERTa and its kin begin to count after the padding id.
-            offset = 0 if module.padding_idx is None else module.padding_idx + 1
-            bound = min(bound, module.num_embeddings - offset)
-    return bound
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Without the reports of transformers on parts that are left out on purpose."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

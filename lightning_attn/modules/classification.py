@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
 from lightning_attn.data.base import AttentionDataModule
-from lightning_attn.encoders.pretrained import complete_specification
+from lightning_attn.encoders.hub import complete_specification
 from lightning_attn.losses import classification_loss
 from lightning_attn.metrics.classification import classification_metrics
 from lightning_attn.mitigations.base import Mitigation

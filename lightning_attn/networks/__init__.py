@@ -9,6 +9,7 @@ from lightning_attn.networks.heads import Head, LinearHead, MLPHead, PairHead
 from lightning_attn.networks.multihead_bags import ClassBagNetwork, MultiHeadBagNetwork
 from lightning_attn.networks.paired import PairedNetwork
 from lightning_attn.networks.pooled import PooledNetwork
+from lightning_attn.networks.transformer import TransformerNetwork
 
 __all__ = [
     "AdditiveBagNetwork",
@@ -31,4 +32,5 @@ __all__ = [
     "PairHead",
     "PairedNetwork",
     "PooledNetwork",
+    "TransformerNetwork",
 ]

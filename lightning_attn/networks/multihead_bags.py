@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lightning_attn.attention.multihead import HeadWeights, MultiHeadAttention, MultiHeadGatedAttention
+from lightning_attn.attention.multihead import MultiHeadAttention, MultiHeadGatedAttention
 from lightning_attn.encoders.instances.base import InstanceEncoder
 from lightning_attn.networks.bags import InstanceNetwork
 from lightning_attn.networks.heads import Head
@@ -64,7 +64,7 @@ class MultiHeadBagNetwork(InstanceNetwork):
         """See :meth:`AttentionNetwork.forward`; values have shape ``(B, L, M * H)``."""
         keys, values = self.encode(self.embed(batch) if embeddings is None else embeddings, batch)
         found = self.attention.heads(keys, batch)
-        shares = _shares(found, batch)
+        shares = found.shares(batch)
         fixed = _blocks(values, shares.detach())
         if attention is None:
             attention = found.observed.mean(dim=1)
@@ -111,16 +111,6 @@ class _ClassHead(Head):
     def forward(self, pooled: Tensor) -> Tensor:
         blocks = pooled.view(len(pooled), *self.layers.weight.shape)
         return torch.einsum("bch,ch->bc", blocks, self.layers.weight) + self.layers.bias
-
-
-def _shares(found: HeadWeights, batch: Batch) -> Tensor:
-    """``a_mi / a_i`` of each attention head, shape ``(B, L, M)``, or ``(N, M)`` if the batch is packed; mean 1.
-
-    In logarithms, because a quotient of weights that have become 0 is none. Where all are 0, the shares are 1: weight
-    that is put there from outside reaches all attention heads alike.
-    """
-    weights = batch.at_instances(found.observed.transpose(1, 2))
-    return weights.shape[-1] * weights.clamp_min(torch.finfo(weights.dtype).tiny).log().softmax(dim=-1)
 
 
 def _blocks(values: Tensor, shares: Tensor) -> Tensor:

@@ -18,6 +18,21 @@ TITLES = {
     "gradient": ("Gradient x input", "how strongly the prediction reacts to the token, to first order"),
     "occlusion": ("Leave-one-out", "how much the prediction changes when the token is deleted"),
     "lafa": ("LAFA", "the token's own gradient, and that of similar words in similar training texts"),
+    "raw_attention": (
+        "Attention of the last layer",
+        "what the first position takes from the token, mean over the heads",
+    ),
+    "rollout": ("Attention rollout", "attention multiplied through all layers"),
+    "attention_gradient": ("Attention gradients", "how strongly the prediction reacts to attention on the token"),
+    "attention_gradcam": ("Attention Grad-CAM", "attention of the last layer, each head weighted by its mean gradient"),
+    "attcat": ("AttCAT", "input of every layer times its gradient, weighted by the attention that it receives"),
+    "partial_lrp": ("Partial LRP", "relevance of the last layer's attention"),
+    "full_lrp": ("LRP", "relevance of the token's embedding"),
+    "transatt": ("TransAtt", "relevance times gradient of attention, multiplied through all layers"),
+    "mask_lrp": ("Mask-LRP", "TransAtt with the relevance of important attention heads only"),
+    "mask_lrp_released": ("Mask-LRP as released", "TransAtt with important heads, as the published code has it"),
+    "attn_lrp": ("AttnLRP", "gradient x input with the derivatives of relevance"),
+    "cp_lrp": ("CP-LRP", "gradient x input with the derivatives of relevance, attention held constant"),
 }
 
 _STYLE = """

@@ -19,7 +19,7 @@ from transformers import (
 from lightning_attn.attention import AdditiveAttention, DotAttention
 from lightning_attn.cli import main
 from lightning_attn.encoders import PretrainedEncoder
-from lightning_attn.encoders.pretrained import complete_specification
+from lightning_attn.encoders.hub import complete_specification
 from lightning_attn.explain import Explainer
 from lightning_attn.mitigations import RandomPretraining
 from lightning_attn.modules import AttentionClassifier

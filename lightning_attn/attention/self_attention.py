@@ -1,0 +1,160 @@
+"""Self-attention of Hugging Face models in our hands: `own_attention` and `Attend`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+#: Under this name transformers knows our attention function and the mask function that goes with it.
+NAME = "lightning_attn"
+
+
+class Attend(ABC):
+    """What is to happen in the self-attention of one forward pass: ``model(..., attend=...)`` within `own_attention`.
+
+    Layers are numbered in the order in which they run, because some models use one module for all layers.
+
+    Args:
+        first: Number of the first layer that runs.
+    """
+
+    def __init__(self, first: int = 0) -> None:
+        self.next = first
+
+    def __call__(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float,
+        dropout: float,
+    ) -> Tensor:
+        """Attend in the next layer; arguments and result as in :meth:`attend`."""
+        layer, self.next = self.next, self.next + 1
+        return self.attend(layer, module, query, key, value, mask, scaling, dropout)
+
+    @abstractmethod
+    def attend(
+        self,
+        layer: int,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float,
+        dropout: float,
+    ) -> Tensor:
+        """Context of every attention head, shape ``(B, M, L, D)``.
+
+        Args:
+            layer: Number of the layer, from 0.
+            module: The model's self-attention module.
+            query: Shape ``(B, M, L, D)``.
+            key: Same shape.
+            value: Same shape.
+            mask: True where a query may attend, shape ``(B, 1, L, L)``; None where it may everywhere.
+            scaling: What scores are multiplied by.
+            dropout: Share of weights that the model zeroes; 0 in evaluation.
+        """
+
+
+def allowed_scores(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+    """Scores, shape ``(B, M, L, L)``; the lowest float where the mask, shape ``(B, 1, L, L)``, is False."""
+    scores = query @ key.transpose(-2, -1) * scaling
+    return scores if mask is None else scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+
+
+def fast(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, dropout: float) -> Tensor:
+    """Context by PyTorch's fused kernel, which keeps no weights; arguments and result as in :meth:`Attend.attend`."""
+    return F.scaled_dot_product_attention(query, key, value, mask, dropout, scale=scaling)
+
+
+def attention_function(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    attend: Attend | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """What the models call, see ``transformers.AttentionInterface``: the fused kernel, unless ``attend`` is given.
+
+    With ``output_attentions=True`` the weights come back as the softmax made them, before dropout: rows sum to 1 in
+    training too, unlike those of ``eager``.
+
+    Returns:
+        Context, shape ``(B, L, M, D)``, and weights, shape ``(B, M, L, L)``, if they were asked for.
+    """
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    weights = None
+    if attend is not None:
+        context = attend(module, query, key, value, attention_mask, scale, dropout)
+    elif kwargs.get("output_attentions"):
+        weights = allowed_scores(query, key, attention_mask, scale).softmax(dim=-1)
+        context = F.dropout(weights, dropout, module.training) @ value
+    else:
+        context = fast(query, key, value, attention_mask, scale, dropout)
+    return context.transpose(1, 2).contiguous(), weights
+
+
+def register() -> None:
+    """Make attention and mask function known to transformers; a mask function is what keeps padding unread."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(NAME, attention_function)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+@contextmanager
+def own_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Within, this one model calls our attention function; afterwards, also after an error, its own one again."""
+    register()
+    before = model.config._attn_implementation
+    model.config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = before
+
+
+class Calls(Attend):
+    """Leaves self-attention as it is.
+
+    Attributes:
+        modules: The self-attention module of every layer that ran.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.modules: list[nn.Module] = []
+
+    def attend(
+        self,
+        layer: int,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float,
+        dropout: float,
+    ) -> Tensor:
+        """See :meth:`Attend.attend`."""
+        self.modules.append(module)
+        return fast(query, key, value, mask, scaling, dropout)

@@ -1,0 +1,74 @@
+"""Gradients of a transformer's attention weights and layer inputs: gradients, Grad-CAM, AttCAT."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_attn.attribution.base import register
+from lightning_attn.attribution.transformer.base import TransformerAttribution, trace
+from lightning_attn.networks.transformer import TransformerNetwork
+from lightning_attn.types import Batch
+
+
+@register("attention_gradient")
+class AttentionGradient(TransformerAttribution):
+    """``relu( mean over attention heads and queries of dy/dA )`` of the last layer, y the logit.
+
+    Source: the baseline "Grads" of the code of AttCAT and Mask-LRP (LinxinS97/Mask-LRP). The mean is over the
+    positions of the text, padding left out.
+    """
+
+    def look(self, network: TransformerNetwork, batch: Batch, target: Tensor) -> Tensor:
+        """See :meth:`TransformerAttribution.look`; 0 or more."""
+        traced = trace(network, batch, target)
+        (gradient,) = traced.gradients(traced.maps[-1:])
+        return (gradient.mean(dim=1).sum(dim=1) / _lengths(batch)).relu()
+
+
+@register("attention_gradcam")
+class AttentionGradCAM(TransformerAttribution):
+    """Row of [CLS] of the last layer's weights, each attention head times its mean gradient; scaled to [0, 1].
+
+    Grad-CAM with attention heads as channels: negative means are cut off, and the smallest and the largest number of
+    the whole map become 0 and 1. Source: the baseline "GradCAM" of Chefer, Gur and Wolf, CVPR 2021,
+    https://arxiv.org/abs/2012.09838; padding left out.
+    """
+
+    def look(self, network: TransformerNetwork, batch: Batch, target: Tensor) -> Tensor:
+        """See :meth:`TransformerAttribution.look`."""
+        traced = trace(network, batch, target)
+        (gradient,) = traced.gradients(traced.maps[-1:])
+        within = batch.valid[:, :, None] & batch.valid[:, None]
+        # A weight on padding is 0, but the logit has a derivative by it all the same.
+        channel = (gradient * within[:, None]).sum(dim=(2, 3), keepdim=True) / _lengths(batch)[..., None, None] ** 2
+        cam = (traced.maps[-1].detach() * channel).mean(dim=1).relu()
+        low = cam.masked_fill(~within, torch.inf).amin(dim=(1, 2))[:, None]
+        high = cam.masked_fill(~within, -torch.inf).amax(dim=(1, 2))[:, None]
+        width = high - low
+        return torch.where(width > 0, (cam[:, 0] - low) / width, 0.0)
+
+
+@register("attcat")
+class AttCAT(TransformerAttribution):
+    """``sum_l <h_l, dy/dh_l> a_l``: what enters each layer times its gradient, times the attention it receives there.
+
+    ``a_l`` is the mean over attention heads and queries. Source: Qiang et al., AttCAT, NeurIPS 2022; here the mean is
+    over the positions of the text, padding left out.
+    """
+
+    def look(self, network: TransformerNetwork, batch: Batch, target: Tensor) -> Tensor:
+        """See :meth:`TransformerAttribution.look`; signed."""
+        traced = trace(network, batch, target)
+        gradients = traced.gradients(traced.states)
+        total = torch.zeros(batch.valid.shape, device=batch.device)
+        reading = batch.valid[:, None, :, None]
+        for state, gradient, weights in zip(traced.states, gradients, traced.maps, strict=True):
+            received = (weights.detach() * reading).mean(dim=1).sum(dim=1) / _lengths(batch)
+            total = total + (state.detach() * gradient).sum(dim=-1) * received
+        return total
+
+
+def _lengths(batch: Batch) -> Tensor:
+    """Positions that each text has, shape ``(B, 1)``; 1 if it has none."""
+    return batch.valid.sum(dim=-1, keepdim=True).clamp(min=1)

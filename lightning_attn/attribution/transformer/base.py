@@ -1,0 +1,130 @@
+"""Attributions that look inside self-attention: the base class, and one ordinary pass that keeps what they need."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_attn.attention.self_attention import Attend, allowed_scores
+from lightning_attn.attribution.base import Attribution
+from lightning_attn.gradients import differentiable
+from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.networks.transformer import TransformerNetwork
+from lightning_attn.types import Batch, InputError
+
+
+class TransformerAttribution(Attribution):
+    """A score made of the self-attention of a :class:`TransformerNetwork`, whose model stays as it is.
+
+    The first position stands for [CLS]. Weights are those of evaluation, without dropout.
+    """
+
+    def score(self, network: AttentionNetwork, batch: Batch, target: Tensor | None) -> Tensor:
+        """See :meth:`Attribution.score`.
+
+        Raises:
+            InputError: The network is no :class:`TransformerNetwork`.
+        """
+        if not isinstance(network, TransformerNetwork):
+            raise InputError(
+                f"{type(self).__name__} looks inside self-attention, and {type(network).__name__} has none that it "
+                "could look at: use TransformerNetwork, or another method."
+            )
+        # Relevance divides by small numbers: mixed precision, if it is on, is left outside.
+        with differentiable(network, batch) as copy, torch.autocast(batch.device.type, enabled=False):
+            if target is None:
+                with torch.no_grad():
+                    target = network.run(network.embed(copy), copy).argmax(dim=-1)
+            return self.look(network, copy, target.clone())
+
+    @abstractmethod
+    def look(self, network: TransformerNetwork, batch: Batch, target: Tensor) -> Tensor:
+        """Scores, shape ``(B, L)``, in evaluation mode with gradients; ``target`` has shape ``(B,)``."""
+
+
+@dataclass
+class Trace:
+    """One ordinary forward pass, in evaluation mode.
+
+    Attributes:
+        maps: Weights of each layer, the lowest first, shape ``(B, M, L, L)``; they carry gradients.
+        states: What enters each layer, shape ``(B, L, H)``; they carry gradients.
+        logit: Of the explained class, shape ``(B,)``.
+    """
+
+    maps: list[Tensor]
+    states: list[Tensor]
+    logit: Tensor
+
+    def gradients(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Derivative of each example's logit by ``maps`` or ``states``, of the same shapes."""
+        return list(torch.autograd.grad(self.logit.sum(), tensors, retain_graph=True))
+
+
+def trace(network: TransformerNetwork, batch: Batch, target: Tensor) -> Trace:
+    """Run the model and keep the weights of every layer and what enters it; arguments as in :meth:`look`."""
+    attend = _Keep()
+    embeddings = network.embed(batch).detach().requires_grad_()
+    with layer_inputs(network) as states:
+        logits = network.run(embeddings, batch, attend)
+    return Trace(attend.maps, states, logits.gather(-1, target[:, None]).squeeze(-1))
+
+
+@contextmanager
+def layer_inputs(network: TransformerNetwork) -> Iterator[list[Tensor]]:
+    """Collects what enters each layer that runs inside, the lowest first; nothing stays in the model."""
+    states: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        states.append(inputs[0])
+
+    handles = [module.register_forward_pre_hook(keep) for module in dict.fromkeys(network.self_attention)]
+    try:
+        yield states
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Keep(Attend):
+    """Computes all weights and keeps them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps: list[Tensor] = []
+
+    def attend(
+        self,
+        layer: int,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float,
+        dropout: float,
+    ) -> Tensor:
+        weights = allowed_scores(query, key, mask, scaling).softmax(dim=-1)
+        self.maps.append(weights)
+        return weights @ value
+
+
+def first_row_of_product(maps: list[Tensor]) -> Tensor:
+    """Row of [CLS] in ``M_last ... M_1``, with ``M_l = row_normalise(map_l + I)``; shape ``(B, L)``.
+
+    Args:
+        maps: The lowest layer first, shape ``(B, L, L)``, not negative.
+    """
+    row = torch.zeros_like(maps[0][:, 0])
+    row[:, 0] = 1
+    for one in reversed(maps):
+        # row @ (map + I) / (row sums of map + 1), without making the matrix
+        scaled = row / (one.sum(dim=-1) + 1)
+        row = torch.einsum("bq,bqk->bk", scaled, one) + scaled
+    return row

@@ -1,0 +1,186 @@
+"""Relevance as gradient x input with changed local derivatives: `AttnLRP`, and `CPLRP` with constant attention.
+
+Patents: see :mod:`lightning_attn.attribution.transformer.relevance_rules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.overrides import TorchFunctionMode
+
+from lightning_attn.attention.self_attention import Attend, allowed_scores
+from lightning_attn.attribution.base import register
+from lightning_attn.attribution.transformer.base import TransformerAttribution
+from lightning_attn.attribution.transformer.head_rules import ChosenHeads, EveryHead, HeadRule
+from lightning_attn.attribution.transformer.relevance import ACTIVATIONS, composed_activations
+from lightning_attn.networks.transformer import TransformerNetwork
+from lightning_attn.types import Batch
+
+
+@register("attn_lrp")
+class AttnLRP(TransformerAttribution):
+    """``sum_d e_id g_id`` at the word embeddings, g from one backward pass with other local derivatives; signed.
+
+    The denominator of normalisation is a constant, an activation has the derivative ``f(x) / x``, each factor of a
+    product of activations (``Q K^T``, ``A V``) gets half; linear layers and softmax have their own derivative. The pass
+    starts with 1 at the logit of the explained class. Through one attention layer values get 1/2, queries and keys 1/4.
+
+    Source: Achtibat et al., ICML 2024, https://arxiv.org/abs/2402.05602; Arras et al. 2025,
+    https://arxiv.org/abs/2502.15886; METHODS 5.8. Patents: see the module.
+
+    Args:
+        heads: Of each layer, the lowest first, the attention heads that relevance may pass; None means all.
+    """
+
+    def __init__(self, heads: Sequence[Sequence[int]] | None = None) -> None:
+        self.rule: HeadRule = EveryHead() if heads is None else ChosenHeads(heads)
+
+    def look(self, network: TransformerNetwork, batch: Batch, target: Tensor) -> Tensor:
+        """See :meth:`TransformerAttribution.look`."""
+        self.rule.check(network)
+        embeddings = network.embed(batch).detach().requires_grad_()
+        with derivative_rules(network):
+            logits = network.run(embeddings, batch, self.attend())
+        (gradient,) = torch.autograd.grad(logits.gather(-1, target[:, None]).sum(), embeddings)
+        return (gradient * embeddings.detach()).sum(dim=-1)
+
+    def attend(self) -> Attend:
+        """What self-attention does."""
+        return _HalvedAttend(self.rule)
+
+
+@register("cp_lrp")
+class CPLRP(AttnLRP):
+    """:class:`AttnLRP` with attention weights as constants, so that relevance passes through the values alone.
+
+    Without biases and embeddings of positions and segments the scores of a text add up to the logit. Source: Ali et
+    al., ICML 2022, https://arxiv.org/abs/2202.07304. Patents: see the module.
+
+    Args:
+        heads: See :class:`AttnLRP`.
+    """
+
+    def attend(self) -> Attend:
+        """What self-attention does."""
+        return _ConstantAttend(self.rule)
+
+
+@contextmanager
+def derivative_rules(network: TransformerNetwork) -> Iterator[None]:
+    """Within, normalisation and activations of the network have the derivatives of :class:`AttnLRP`.
+
+    As with :func:`~lightning_attn.attribution.transformer.relevance.relevance_rules`, nothing is patched.
+    """
+
+    def through(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        return _proportional(inputs[0], output)
+
+    handles = [part.register_forward_hook(through) for part in composed_activations(network)]
+    try:
+        with _Derivatives():
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Derivatives(TorchFunctionMode):
+    """Exchanges the functions whose derivative is another one here."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        if func is F.layer_norm and args[0].requires_grad:
+            return _normalised(*args, **named)
+        if func in ACTIVATIONS and args[0].requires_grad:
+            return _proportional(args[0], func(*args, **named))
+        return func(*args, **named)
+
+
+def _normalised(
+    x: Tensor, shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """Layer normalisation whose denominator is a constant."""
+    places = tuple(range(-len(shape), 0))
+    centred = x - x.mean(dim=places, keepdim=True)
+    scaled = centred * (centred.detach().square().mean(dim=places, keepdim=True) + eps).rsqrt()
+    scaled = scaled if weight is None else scaled * weight
+    return scaled if bias is None else scaled + bias
+
+
+def _proportional(x: Tensor, output: Tensor) -> Tensor:
+    """The output of an activation, with the derivative ``f(x) / x``; 0 where x is 0."""
+    slope = torch.where(x == 0, 0.0, output / torch.where(x == 0, 1.0, x)).detach()
+    return output.detach() + slope * (x - x.detach())
+
+
+class _HalvedAttend(Attend):
+    """Attention in which each factor of a product gets half of the gradient."""
+
+    def __init__(self, rule: HeadRule) -> None:
+        super().__init__()
+        self.rule = rule
+
+    def attend(
+        self,
+        layer: int,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float,
+        dropout: float,
+    ) -> Tensor:
+        weights = allowed_scores(_half(query), _half(key), mask, scaling).softmax(dim=-1)
+        return self.chosen(_half(weights) @ _half(value), layer)
+
+    def chosen(self, context: Tensor, layer: int) -> Tensor:
+        """The context, whose gradient goes back to the chosen attention heads only."""
+        return _Chosen.apply(context, self.rule, layer)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class _ConstantAttend(_HalvedAttend):
+    """Attention whose weights are constants."""
+
+    def attend(
+        self,
+        layer: int,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float,
+        dropout: float,
+    ) -> Tensor:
+        weights = allowed_scores(query.detach(), key.detach(), mask, scaling).softmax(dim=-1)
+        return self.chosen(weights @ value, layer)
+
+
+def _half(x: Tensor) -> Tensor:
+    """The same numbers, half of the gradient."""
+    return x.detach() + (x - x.detach()) / 2
+
+
+class _Chosen(Function):
+    """Multiplies the gradient at the context by what the rule says of the relevance there."""
+
+    @staticmethod
+    def forward(ctx: Any, context: Tensor, rule: HeadRule, layer: int) -> Tensor:
+        ctx.save_for_backward(context)
+        ctx.rule, ctx.layer = rule, layer
+        return context.view_as(context)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (context,) = ctx.saved_tensors
+        return gradient * ctx.rule.factor(context * gradient, ctx.layer), None, None

@@ -1,0 +1,179 @@
+"""Layer-wise relevance through a whole transformer (LRP): one forward and one backward pass of the untouched model.
+
+Patents: see :mod:`lightning_attn.attribution.transformer.relevance_rules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.overrides import TorchFunctionMode
+
+from lightning_attn.attention.self_attention import Attend
+from lightning_attn.attribution.transformer.head_rules import EveryHead, HeadRule
+from lightning_attn.attribution.transformer.relevance_rules import Add, Identity, Linear, Product, ratio
+from lightning_attn.networks.transformer import TransformerNetwork
+from lightning_attn.types import Batch
+
+#: Activations that a model may call as one function.
+ACTIVATIONS: frozenset[Callable[..., Any]] = frozenset(
+    [
+        F.layer_norm,
+        F.gelu,
+        F.relu,
+        F.silu,
+        F.tanh,
+        F.elu,
+        F.leaky_relu,
+        torch.tanh,
+        torch.relu,
+        Tensor.tanh,
+        Tensor.relu,
+    ]
+)
+
+
+@dataclass
+class Relevance:
+    """Where the relevance of one class went.
+
+    Attributes:
+        maps: Relevance of each layer's weights, the lowest first, shape ``(B, M, L, L)``.
+        embedding: Relevance of what the embeddings give to the first layer, shape ``(B, L, E)``.
+    """
+
+    maps: list[Tensor]
+    embedding: Tensor
+
+
+def propagate(network: TransformerNetwork, batch: Batch, target: Tensor, rule: HeadRule | None = None) -> Relevance:
+    """Start with 1 at the explained class of each example and go back to the embeddings.
+
+    Args:
+        network: In evaluation mode.
+        batch: B texts.
+        target: Class, shape ``(B,)``.
+        rule: What happens to the relevance of each attention head; None means ``EveryHead()``.
+    """
+    attend = _RelevanceAttend(rule or EveryHead())
+    with relevance_rules(network) as embedded:
+        logits = network.run(network.embed(batch).detach(), batch, attend)
+    start = F.one_hot(target, logits.shape[-1]).to(logits.dtype)
+    (embedding,) = torch.autograd.grad(logits, embedded, start)
+    return Relevance([attend.maps[layer] for layer in range(len(attend.maps))], embedding)
+
+
+@contextmanager
+def relevance_rules(network: TransformerNetwork) -> Iterator[list[Tensor]]:
+    """Within, the network's operations pass relevance backwards in place of gradients.
+
+    Nothing is patched: functions are caught on their way to PyTorch, in this thread, for this block, and a few hooks
+    are removed afterwards, also after an error.
+
+    Yields:
+        A list that gets what the embeddings give to the first layer, a leaf of the graph.
+    """
+    embedded: list[Tensor] = []
+
+    def cut(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        embedded.append(output.detach().requires_grad_())
+        return embedded[-1]
+
+    def through(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Any:
+        return Identity.apply(inputs[0], output.detach())  # type: ignore[no-untyped-call]
+
+    handles = [network.model.base_model.embeddings.register_forward_hook(cut)]
+    handles += [part.register_forward_hook(through) for part in composed_activations(network)]
+    try:
+        with _Rules():
+            yield embedded
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def composed_activations(network: TransformerNetwork) -> list[nn.Module]:
+    """Activations that transformers may put together of several operations; for relevance they are one."""
+    return [part for part in network.model.modules() if type(part).__module__ == "transformers.activations"]
+
+
+class _Rules(TorchFunctionMode):
+    """Exchanges the functions that have a rule of their own; all others keep their derivative, which moves numbers."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        if func is F.linear and args[0].requires_grad:
+            bias = args[2] if len(args) > 2 else named.get("bias")
+            return Linear.apply(args[0], args[1], bias)  # type: ignore[no-untyped-call]
+        if (func is F.layer_norm or func in ACTIVATIONS) and args[0].requires_grad:
+            with torch.no_grad():
+                output = func(*args, **named)
+            return Identity.apply(args[0], output)  # type: ignore[no-untyped-call]
+        if func in (torch.add, Tensor.add) and _two_activations(args) and not named:
+            return Add.apply(*args)  # type: ignore[no-untyped-call]
+        return func(*args, **named)
+
+
+def _two_activations(args: Sequence[Any]) -> bool:
+    return len(args) == 2 and all(isinstance(one, Tensor) and one.requires_grad for one in args)
+
+
+class _RelevanceAttend(Attend):
+    """Attention by its rules, and the maps of relevance of its weights, by layer."""
+
+    def __init__(self, rule: HeadRule) -> None:
+        super().__init__()
+        self.rule = rule
+        self.maps: dict[int, Tensor] = {}
+
+    def attend(
+        self,
+        layer: int,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float,
+        dropout: float,
+    ) -> Tensor:
+        scores: Tensor = Product.apply(query, key.transpose(-2, -1))  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            shown = scores * scaling
+            if mask is not None:  # no relevance goes to the padding term: it is no operand here
+                shown = shown.masked_fill(~mask, torch.finfo(shown.dtype).min)
+            softmax = shown.softmax(dim=-1)
+        weights = Identity.apply(scores, softmax)  # type: ignore[no-untyped-call]
+        context: Tensor = _Context.apply(weights, value, self, layer)  # type: ignore[no-untyped-call]
+        return context
+
+
+class _Context(Function):
+    """:class:`Product` of weights and values, where attention heads are chosen and maps are kept."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, value: Tensor, attend: _RelevanceAttend, layer: int) -> Tensor:
+        context = weights @ value
+        ctx.save_for_backward(weights, value, context)
+        ctx.attend, ctx.layer = attend, layer
+        return context
+
+    @staticmethod
+    def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        weights, value, context = ctx.saved_tensors
+        share = ratio(relevance, context)
+        rule: HeadRule = ctx.attend.rule
+        factor = rule.factor(relevance, ctx.layer)
+        whole = weights * (share @ value.transpose(-2, -1))
+        to_weights = whole * factor / 2
+        ctx.attend.maps[ctx.layer] = rule.kept(whole, to_weights)
+        return to_weights, value * (weights.transpose(-2, -1) @ share) * factor / 2, None, None

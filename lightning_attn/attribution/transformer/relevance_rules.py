@@ -1,0 +1,111 @@
+"""How relevance passes backwards through single operations (LRP), as autograd functions.
+
+The backward pass of each of them takes relevance of its output for a gradient and gives relevance of its inputs. Rules:
+the code of Chefer, Gur and Wolf, CVPR 2021, for BERT, as METHODS 5.1 puts them in words; written anew from these.
+
+LRP is called patented technology by its authors; see the README of rachtibat/LRP-eXplains-Transformers. This is an
+implementation of our own, which settles nothing but copyright. No LRP method runs unless it is asked for by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+#: Below this share of the products' absolute sum, a sum of positive products is rounding noise.
+_NOISE = 1e-5
+
+
+def ratio(relevance: Tensor, total: Tensor) -> Tensor:
+    """``R / (Z + 1e-9)``, whatever the sign of Z; 0 where Z is 0."""
+    return torch.where(total == 0, 0.0, relevance / torch.where(total == 0, 1.0, total + 1e-9))
+
+
+class Linear(Function):
+    """``R_i = sum_j R_j z_ij / sum_i z_ij`` with ``z_ij = max(x_i w_ij, 0)``; the bias is left out.
+
+    ``max(xw, 0) = (xw + |x||w|) / 2``, so that products of whole matrices are enough.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """``W x + b``."""
+        product = F.linear(x, weight)
+        ctx.save_for_backward(x, weight, product)
+        return product if bias is None else product + bias
+
+    @staticmethod
+    def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor, None, None]:
+        """Relevance of ``x``."""
+        x, weight, product = ctx.saved_tensors
+        size, magnitude = x.abs(), weight.abs()
+        absolute = F.linear(size, magnitude)
+        total = product + absolute
+        share = ratio(relevance, torch.where(total > _NOISE * absolute, total, 0.0))
+        return x * (share @ weight) + size * (share @ magnitude), None, None
+
+
+class Identity(Function):
+    """The relevance of the output is that of the input: normalisation, activations, softmax."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, output: Tensor) -> Tensor:
+        """The output, which was computed of ``x`` already, without gradient."""
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor, None]:
+        """Relevance of ``x``."""
+        return relevance, None
+
+
+class Add(Function):
+    """``a R / (a + b)`` and the same for ``b``; then each is scaled to its absolute share of each example's total.
+
+    The published code takes the sums over the whole batch, which is right for batches of one only (METHODS 5.7).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        """``a + b``."""
+        ctx.save_for_backward(a, b)
+        return a + b
+
+    @staticmethod
+    def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor, Tensor]:
+        """Relevance of ``a`` and of ``b``."""
+        a, b = ctx.saved_tensors
+        share = ratio(relevance, a + b)
+        to_a, to_b = a * share, b * share
+        total, from_a, from_b = _sums(relevance), _sums(to_a), _sums(to_b)
+        absolute = from_a.abs() + from_b.abs()
+        to_a = to_a * ratio(total * ratio(from_a.abs(), absolute), from_a)
+        to_b = to_b * ratio(total * ratio(from_b.abs(), absolute), from_b)
+        return to_a, to_b
+
+
+class Product(Function):
+    """``X Y`` of two activations: each alone would carry all of R, so each gets half."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        """The matrix product."""
+        product = x @ y
+        ctx.save_for_backward(x, y, product)
+        return product
+
+    @staticmethod
+    def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor, Tensor]:
+        """Relevance of ``x`` and of ``y``."""
+        x, y, product = ctx.saved_tensors
+        share = ratio(relevance, product)
+        return x * (share @ y.transpose(-2, -1)) / 2, y * (x.transpose(-2, -1) @ share) / 2
+
+
+def _sums(relevance: Tensor) -> Tensor:
+    """Sum of each example, shape ``(B, 1, ...)``."""
+    return relevance.sum(dim=tuple(range(1, relevance.dim())), keepdim=True)

@@ -1,0 +1,147 @@
+"""What all pretrained models of the Hugging Face Hub have in common here: `HubModel`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_attn.types import DataSchema, InputError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+#: Embeddings are often filled up to a multiple of 8, 64 or 128 rows, which no token has.
+_FILLED_UP = 128
+
+
+class HubModel:
+    """A module around a pretrained encoder, which is named, checked and stored in one way.
+
+    Attributes:
+        name_or_path: Name of a model on the Hub, or a folder with ``config.json`` and weights.
+        config: The model's configuration, plain values as in ``config.json``; None until it is read. A checkpoint
+            holds it, see :func:`complete_specification`.
+    """
+
+    name_or_path: str
+    config: dict[str, Any] | None
+    _longest: int
+
+    def _read_config(self) -> PretrainedConfig:
+        from transformers import AutoConfig  # takes seconds to import
+
+        if self.config is not None:
+            return AutoConfig.for_model(**copy.deepcopy(self.config))
+        try:
+            return AutoConfig.from_pretrained(self.name_or_path)
+        except (OSError, ValueError, KeyError) as error:
+            raise self._nothing_there(error) from error
+
+    def _check_kind(self, found: PretrainedConfig) -> None:
+        from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+        kind = found.model_type
+        decodes = found.is_encoder_decoder or getattr(found, "is_decoder", False)
+        if decodes or kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+            raise self._unusable(kind, "which is no bidirectional encoder of texts")
+
+    def _vocabulary(self, schema: DataSchema) -> int:
+        """Number of token ids that the data have."""
+        if schema.vocabulary_size is None:
+            raise InputError(f"{type(self).__name__} reads token ids, but the data are features of instances.")
+        return schema.vocabulary_size
+
+    def _check_vocabulary(self, found: PretrainedConfig, size: int) -> None:
+        rows = int(found.vocab_size)
+        if not 0 <= rows - size < _FILLED_UP:
+            raise InputError(
+                f"The data have {size:,} token ids and {self.name_or_path!r} has {rows:,}: they "
+                "were split by another tokenizer; set data.init_args.processor to HuggingFaceProcessor with "
+                f"name_or_path {self.name_or_path}."
+            )
+
+    def _check_length(self, length: int) -> None:
+        if length > self._longest:
+            raise InputError(
+                f"A text has {length} tokens and {self.name_or_path!r} reads {self._longest}: set "
+                f"data.init_args.processor.init_args.max_length to {self._longest}."
+            )
+
+    def _nothing_there(self, error: Exception) -> InputError:
+        reason = (str(error).splitlines() or [""])[0].rstrip(".")
+        return InputError(f"There is no encoder to be loaded from {self.name_or_path!r} ({reason}).")
+
+    def _unusable(self, kind: str, reason: str) -> InputError:
+        return InputError(
+            f"{self.name_or_path!r} is a {kind} model, {reason}: take an encoder such as BERT, RoBERTa, DistilBERT, "
+            "ELECTRA, ALBERT or MiniLM."
+        )
+
+
+def readable(valid: Tensor) -> Tensor:
+    """The attention mask for a model, shape ``(B, L)``, int64, from ``Batch.valid``.
+
+    An example that is all padding is read as one position: attention over nothing is undefined. Positions are counted
+    from the left by the model itself: right, because texts are padded on the right.
+    """
+    return (valid | (torch.arange(valid.shape[1], device=valid.device) == 0)).long()
+
+
+def longest(model: PreTrainedModel) -> int:
+    """Most tokens that the model can read; without a table of positions there is no bound."""
+    bound = 1 << 30
+    for name, module in model.named_modules():
+        if "position" in name.rsplit(".", 1)[-1] and isinstance(module, nn.Embedding):
+            # RoBERTa and its kin begin to count after the padding id.
+            offset = 0 if module.padding_idx is None else module.padding_idx + 1
+            bound = min(bound, module.num_embeddings - offset)
+    return bound
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Without the reports of transformers on parts that are left out on purpose."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def complete_specification(specification: Any, network: nn.Module) -> Any:
+    """The specification of a network with the configurations of its pretrained models filled in.
+
+    A checkpoint stores this, so that the network can be made again without the Hub.
+
+    Args:
+        specification: ``{"class_path": ..., "init_args": ...}``, or a part of one; it is not changed.
+        network: The network that was made by it, built.
+    """
+    parts = [part for part in network.modules() if isinstance(part, HubModel)]
+    known = {(type(part).__name__, part.name_or_path): part.config for part in parts}
+    return _completed(specification, known) if known else specification
+
+
+def _completed(part: Any, known: dict[tuple[str, str], dict[str, Any] | None]) -> Any:
+    if isinstance(part, list):
+        return [_completed(item, known) for item in part]
+    if not isinstance(part, dict):
+        return part
+    filled = {name: _completed(value, known) for name, value in part.items()}
+    arguments = filled.get("init_args")
+    if isinstance(filled.get("class_path"), str) and isinstance(arguments, dict):
+        key = filled["class_path"].rpartition(".")[2], arguments.get("name_or_path")
+        if key in known:
+            filled["init_args"] = {**arguments, "config": known[key]}
+    return filled

@@ -1,0 +1,87 @@
+"""Loading classifiers of the Hugging Face Hub: `load_classifier`, and whose classes are which: `class_order`."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from lightning_attn.encoders.hub import HubModel
+from lightning_attn.types import DataSchema, InputError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+def load_classifier(network: HubModel, found: PretrainedConfig, schema: DataSchema) -> PreTrainedModel:
+    """The model of a configuration, with the weights of ``name_or_path`` unless the network has a ``config``.
+
+    Args:
+        network: Says what to load.
+        found: Its configuration.
+        schema: What the data are: a model without a classifier gets a new one for their classes.
+
+    Raises:
+        InputError: There are no such weights, some are missing, or they are for other classes.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForSequenceClassification as Classifier
+
+    if network.config is not None:
+        return cast("PreTrainedModel", Classifier.from_config(found))
+    if found.num_labels != schema.num_classes:
+        found.num_labels = schema.num_classes
+    try:
+        model, info = Classifier.from_pretrained(
+            network.name_or_path,
+            config=found,
+            dtype=torch.float32,
+            weights_only=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise network._nothing_there(error) from error
+    body = f"{model.base_model_prefix}."
+    if info["mismatched_keys"]:
+        raise InputError(
+            f"{network.name_or_path!r} does not fit: the data have {schema.num_classes} classes, and the sizes of "
+            f"{sorted(str(key[0]) for key in info['mismatched_keys'])[0]} are others; take the pretrained model "
+            "without a classifier."
+        )
+    missing = sorted(name for name in info["missing_keys"] if name.startswith(body) and ".pooler." not in name)
+    if missing:
+        raise InputError(f"{network.name_or_path!r} lacks weights of its model: those of {', '.join(missing[:3])}.")
+    if any(not name.startswith(body) for name in info["missing_keys"]) and schema.class_names:
+        # A new classifier: from now on its classes are those of the data.
+        model.config.id2label = dict(enumerate(schema.class_names))
+        model.config.label2id = {name: number for number, name in enumerate(schema.class_names)}
+    return cast("PreTrainedModel", model)
+
+
+def class_order(name: str, found: PretrainedConfig, schema: DataSchema) -> list[int] | None:
+    """Which output of the model belongs to each class of the data; None: they stand in the same order.
+
+    Args:
+        name: Of the model, for messages.
+        found: Its configuration.
+        schema: What the data are.
+
+    Raises:
+        InputError: The model has another number of classes.
+    """
+    if found.num_labels != schema.num_classes:
+        raise InputError(f"{name!r} has {found.num_labels} classes and the data have {schema.num_classes}.")
+    theirs = [str(found.id2label[number]).lower() for number in range(found.num_labels)]
+    ours = [label.lower() for label in schema.class_names]
+    if len(set(theirs)) == len(theirs) and sorted(theirs) == sorted(ours):
+        order = [theirs.index(label) for label in ours]
+        return None if order == sorted(order) else order
+    if ours and not any(label.startswith("label_") for label in theirs):
+        warnings.warn(
+            f"{name!r} calls its classes {', '.join(theirs)} and the data {', '.join(ours)}: they are "
+            "taken in this order; look at the accuracy.",
+            stacklevel=2,
+        )
+    return None
