@@ -145,7 +145,7 @@ def open_arrays(path: Path) -> Iterator[ArrayFile]:
             raise InputError(f"{path} is damaged, or no .npz file ({error}).") from None
         return
     try:
-        import h5py  # type: ignore[import-not-found]  # an extra: nothing else needs it
+        import h5py  # type: ignore[import-untyped]  # an extra: nothing else needs it
     except ModuleNotFoundError:
         raise InputError(f"Reading {path} needs the package h5py: pip install h5py.") from None
     try:
