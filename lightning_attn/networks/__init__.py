@@ -6,9 +6,11 @@ from lightning_attn.networks.combinations import Combination, GeometricMean, Mea
 from lightning_attn.networks.content_free import ContentFreeNetwork
 from lightning_attn.networks.ensemble import AttentionEnsemble
 from lightning_attn.networks.heads import Head, LinearHead, MLPHead, PairHead
+from lightning_attn.networks.masked_input import MaskedInputNetwork
 from lightning_attn.networks.multihead_bags import ClassBagNetwork, MultiHeadBagNetwork
 from lightning_attn.networks.paired import PairedNetwork
 from lightning_attn.networks.pooled import PooledNetwork
+from lightning_attn.networks.scaling import ConvTaSc, FeatTaSc, LinTaSc, TypeScale, ValueScaling
 
 __all__ = [
     "AdditiveBagNetwork",
@@ -18,11 +20,15 @@ __all__ = [
     "ClassBagNetwork",
     "Combination",
     "ContentFreeNetwork",
+    "ConvTaSc",
+    "FeatTaSc",
     "GeometricMean",
     "Head",
     "InstanceNetwork",
+    "LinTaSc",
     "LinearHead",
     "MLPHead",
+    "MaskedInputNetwork",
     "MaxBagNetwork",
     "MeanLogit",
     "MeanProbability",
@@ -31,4 +37,6 @@ __all__ = [
     "PairHead",
     "PairedNetwork",
     "PooledNetwork",
+    "TypeScale",
+    "ValueScaling",
 ]
