@@ -8,7 +8,24 @@ from lightning_attn.attention.gated import GatedAttention
 from lightning_attn.attention.maximum import MaxAttention
 from lightning_attn.attention.multihead import MultiHeadAdditiveAttention, MultiHeadAttention, MultiHeadGatedAttention
 from lightning_attn.attention.query import AdditiveQueryAttention, DotQueryAttention, QueryAttention
-from lightning_attn.attention.random import Dirichlet, Even, RandomAttention, Shuffled, SoftmaxNormal, UniformSubset
+from lightning_attn.attention.random import (
+    BernoulliSubset,
+    Dirichlet,
+    Even,
+    RandomAttention,
+    Shuffled,
+    SoftmaxNormal,
+    UniformShare,
+    UniformSubset,
+)
+from lightning_attn.attention.selection import (
+    GumbelTopK,
+    L2XSampler,
+    Sampler,
+    Selection,
+    TopKSelection,
+    TopShareSelection,
+)
 from lightning_attn.attention.softmax import attendable, masked_softmax
 from lightning_attn.attention.uniform import KeylessAttention, UniformAttention
 
@@ -17,22 +34,30 @@ __all__ = [
     "AdditiveQueryAttention",
     "Attention",
     "AttentionLayer",
+    "BernoulliSubset",
     "Dirichlet",
     "DotAttention",
     "DotQueryAttention",
     "Even",
     "FrozenAttention",
     "GatedAttention",
+    "GumbelTopK",
     "KeylessAttention",
+    "L2XSampler",
     "MaxAttention",
     "MultiHeadAdditiveAttention",
     "MultiHeadAttention",
     "MultiHeadGatedAttention",
     "QueryAttention",
     "RandomAttention",
+    "Sampler",
+    "Selection",
     "Shuffled",
     "SoftmaxNormal",
+    "TopKSelection",
+    "TopShareSelection",
     "UniformAttention",
+    "UniformShare",
     "UniformSubset",
     "attendable",
     "masked_softmax",

@@ -54,6 +54,18 @@ class AttentionLayer(nn.Module, ABC):
             return batch
         return batch.replace(special=torch.zeros_like(batch.special))
 
+    def normalise(self, raw: Tensor, scores: Tensor, batch: Batch) -> Tensor:
+        """Weights, shape ``(B, L)``, that sum to 1 over what may be attended and are 0 elsewhere: softmax.
+
+        Args:
+            raw: Scores divided by the temperature, shape ``(B, L)``, or ``(N,)`` if the batch is packed.
+            scores: The same, the lowest float where nothing may be attended, shape ``(B, L)``.
+            batch: Says which positions are valid and special.
+        """
+        if batch.packed:
+            return batch.unpack(packed_softmax(raw[:, None], batch).squeeze(1))
+        return masked_softmax(scores, attendable(batch, self.attend_special))
+
     def forward(self, keys: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Scores, learned weights and the weights that the head is to use, each of shape ``(B, L)``.
 
@@ -66,11 +78,9 @@ class AttentionLayer(nn.Module, ABC):
         if batch.packed:
             raw = batch.at_instances(raw) if raw.dim() == 2 else raw
             scores = batch.unpack(raw, fill=lowest)
-            learned = batch.unpack(packed_softmax(raw[:, None], batch).squeeze(1))
         else:
-            allowed = attendable(batch, self.attend_special)
-            scores = raw.masked_fill(~allowed, lowest)
-            learned = masked_softmax(scores, allowed)
+            scores = raw.masked_fill(~attendable(batch, self.attend_special), lowest)
+        learned = self.normalise(raw, scores, batch)
         observed = self.mitigation.observe(learned, self.attended(batch)) if self.training else learned
         return scores, learned, observed
 

@@ -110,6 +110,58 @@ class UniformSubset(RandomAttention):
         return chosen / chosen.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
+class UniformShare(RandomAttention):
+    """Equal weight on a share of the positions, rounded up, drawn without replacement.
+
+    Args:
+        share: In (0, 1].
+
+    Raises:
+        ValueError: ``share`` is out of its range.
+    """
+
+    def __init__(self, share: float = 0.2) -> None:
+        if not 0 < share <= 1:
+            raise ValueError(f"UniformShare needs a share in (0, 1], got {share}.")
+        self.share = share
+
+    def sample(self, attention: Tensor, batch: Batch) -> Tensor:
+        """Weights of shape ``(B, L)``."""
+        allowed = attendable(batch)
+        place = torch.rand_like(attention).masked_fill(~allowed, 2.0).argsort(dim=-1).argsort(dim=-1)
+        count = share_of(allowed, self.share)
+        return (allowed & (place < count)) / count.clamp(min=1)
+
+
+class BernoulliSubset(RandomAttention):
+    """Each position is drawn with probability ``p``, the drawn ones share the weight: subsets of every size.
+
+    Where none is drawn, one position is.
+
+    Source: Jethani et al., AISTATS 2021, https://arxiv.org/abs/2103.01890, where the predictor of REAL-X learns under
+    such masks.
+
+    Args:
+        p: In (0, 1); 0.5 is published.
+
+    Raises:
+        ValueError: ``p`` is out of its range.
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        if not 0 < p < 1:
+            raise ValueError(f"BernoulliSubset needs p in (0, 1), got {p}.")
+        self.p = p
+
+    def sample(self, attention: Tensor, batch: Batch) -> Tensor:
+        """Weights of shape ``(B, L)``."""
+        allowed = attendable(batch)
+        number = torch.rand_like(attention).masked_fill(~allowed, 2.0)
+        least = number.argmin(dim=-1, keepdim=True)
+        drawn = (number < self.p).scatter(-1, least, True) & allowed
+        return drawn / drawn.sum(dim=-1, keepdim=True).clamp(min=1)
+
+
 class Even(RandomAttention):
     """The same weight on every attendable position: a constant, for arms that are to differ by randomness alone."""
 
@@ -143,3 +195,9 @@ class Shuffled(RandomAttention):
         # Shrinking can skip every heavy place of the neighbour; a little of each keeps the row a distribution.
         drawn = drawn + torch.finfo(drawn.dtype).tiny * allowed
         return drawn / drawn.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(drawn.dtype).tiny)
+
+
+def share_of(allowed: Tensor, share: float) -> Tensor:
+    """``ceil(share * n)`` of the n allowed positions of each row, shape ``(B, 1)``, int64, from ``(B, L)``, bool."""
+    # In double precision: 0.2 * 5 must not become 1.0000001.
+    return (allowed.sum(dim=-1, keepdim=True).double() * share - 1e-9).ceil().long()

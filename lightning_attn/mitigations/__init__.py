@@ -4,15 +4,22 @@ from lightning_attn.mitigations.attention_dropout import AttentionDropout
 from lightning_attn.mitigations.base import Mitigation, NoMitigation
 from lightning_attn.mitigations.compose import Compose
 from lightning_attn.mitigations.instance_weighting import InstanceWeighting
-from lightning_attn.mitigations.mask_classifier import BagMaskClassifier, MaskClassifier, SetMaskClassifier
+from lightning_attn.mitigations.mask_classifier import (
+    BagMaskClassifier,
+    MaskClassifier,
+    SetMaskClassifier,
+    SummaryMaskClassifier,
+)
 from lightning_attn.mitigations.masked_fine_tuning import MaskedFineTuning
 from lightning_attn.mitigations.random_mixing import RandomMixing
 from lightning_attn.mitigations.random_pretraining import RandomPretraining
+from lightning_attn.mitigations.sequence_mask_classifier import ConvolutionalMaskClassifier, RecurrentMaskClassifier
 
 __all__ = [
     "AttentionDropout",
     "BagMaskClassifier",
     "Compose",
+    "ConvolutionalMaskClassifier",
     "InstanceWeighting",
     "MaskClassifier",
     "MaskedFineTuning",
@@ -20,5 +27,7 @@ __all__ = [
     "NoMitigation",
     "RandomMixing",
     "RandomPretraining",
+    "RecurrentMaskClassifier",
     "SetMaskClassifier",
+    "SummaryMaskClassifier",
 ]

@@ -14,6 +14,7 @@ from lightning_attn.attention.softmax import attendable
 from lightning_attn.mitigations.base import Mitigation
 from lightning_attn.mitigations.effective_sample_size import EffectiveSampleSize
 from lightning_attn.mitigations.mask_classifier import BagMaskClassifier, MaskClassifier, SetMaskClassifier
+from lightning_attn.mitigations.reliability import CalibrationError, RawWeightMean
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
 
 if TYPE_CHECKING:  # the network owns the attention layer, which owns the mitigation
@@ -33,8 +34,9 @@ class InstanceWeighting(Mitigation):
     2.5): estimator, cross-fitting, clipping and normalisation are ours.
 
     Args:
-        classifier: Estimator of P(y | attention), copied for the second fold; None means ``SetMaskClassifier()``, or
-            ``BagMaskClassifier()`` for bags.
+        classifier: Estimator of P(y | attention), copied for the second fold: ``SetMaskClassifier``,
+            ``SummaryMaskClassifier`` (logistic), ``ConvolutionalMaskClassifier`` or ``RecurrentMaskClassifier``. None
+            means ``SetMaskClassifier()``, or ``BagMaskClassifier()`` for bags.
         warmup_steps: Training steps in which all weights are 1 while the estimator learns.
         floor: Smallest P(y | attention) that is believed, in (0, 1); bounds the weights by P(y) / floor before they are
             divided by their class mean.
@@ -76,7 +78,8 @@ class InstanceWeighting(Mitigation):
                 "effective_sample_size": EffectiveSampleSize(),
                 "weight_max": MaxMetric(),
                 "mask_classifier_nll": MeanMetric(),
-                "raw_weight_mean": MeanMetric(),
+                "mask_classifier_calibration": CalibrationError(),
+                "raw_weight_mean": RawWeightMean(),
             }
         )
 
@@ -96,8 +99,8 @@ class InstanceWeighting(Mitigation):
         self.columns, self.cells = (schema.num_classes, 2) if schema.multi_label else (1, schema.num_classes)
         second = copy.deepcopy(self.classifiers[0])
         for module in second.modules():
-            if isinstance(module, nn.Linear):
-                module.reset_parameters()
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
         self.classifiers.append(second)
         for classifier in (self.classifiers[0], second):
             cast(MaskClassifier, classifier).make_layers(self.columns * self.cells)
@@ -126,7 +129,9 @@ class InstanceWeighting(Mitigation):
         self.logged["effective_sample_size"].update(weight)
         self.logged["weight_max"].update(weight)
         self.logged["mask_classifier_nll"].update(-known)
-        self.logged["raw_weight_mean"].update(raw)
+        self.logged["mask_classifier_calibration"].update(log_probability.exp(), outcome)
+        if self.steps > self.warmup_steps:  # before, the estimator knows nothing
+            self.logged["raw_weight_mean"].update(raw)
         return weight if self.multi_label else weight.squeeze(1)
 
     def auxiliary_loss(self, output: AttentionOutput, batch: Batch, network: AttentionNetwork) -> Tensor:
@@ -135,7 +140,7 @@ class InstanceWeighting(Mitigation):
         return -log_probability.gather(2, self._cell(batch)[..., None]).mean()
 
     def metrics(self) -> dict[str, Metric]:
-        """Effective sample size (a share), largest weight, held-out NLL of the estimator in nats, raw mean weight."""
+        """Effective sample size (a share), largest weight, raw mean weight; held-out NLL (nats), calibration error."""
         return dict(self.logged.items())
 
     def get_extra_state(self) -> dict[str, int]:

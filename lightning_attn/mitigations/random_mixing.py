@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from lightning_attn.attention.random import RandomAttention, SoftmaxNormal
+from lightning_attn.attention.random import RandomAttention
 from lightning_attn.losses import classification_loss
 from lightning_attn.mitigations.draws import DrawingMitigation
 from lightning_attn.types import AttentionOutput, Batch
@@ -25,7 +25,8 @@ class RandomMixing(DrawingMitigation):
 
     Args:
         share: Share of the loss that is taken under random attention, in (0, 1).
-        distribution: What is drawn; None means ``SoftmaxNormal()``.
+        distribution: What is drawn; None means what is nearest to the weights that the attention layer gives:
+            ``SoftmaxNormal()``, or random selections for a hard one.
         seed: See :class:`DrawingMitigation`.
 
     Raises:
@@ -39,11 +40,12 @@ class RandomMixing(DrawingMitigation):
             )
         super().__init__(seed)
         self.share = share
-        self.distribution = distribution or SoftmaxNormal()
+        self.distribution = distribution
 
     def auxiliary_loss(self, output: AttentionOutput, batch: Batch, network: AttentionNetwork) -> Tensor:
         """Loss under random attention, with its weight beside the loss under the learned one; a scalar."""
+        distribution = self.distribution or network.attention.independent
         with self.drawing(output.learned.device):
-            drawn = self.distribution.sample(output.learned.detach(), batch)
+            drawn = distribution.sample(output.learned.detach(), batch)
         loss = classification_loss(network.classify(output.values, drawn, batch), batch.target, network.schema)
         return self.share / (1 - self.share) * loss

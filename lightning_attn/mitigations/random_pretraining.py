@@ -27,7 +27,8 @@ class RandomPretraining(DrawingMitigation):
 
     Args:
         epochs: Number of pretraining epochs, at least 1; the Trainer's ``max_epochs`` must be larger.
-        distribution: What is drawn; None means ``SoftmaxNormal()``.
+        distribution: What is drawn; None means what is nearest to the weights that the attention layer gives:
+            ``SoftmaxNormal()``, or random selections for a hard one.
         then: ``freeze`` or ``finetune`` the value path and the head in the phase ``learn``.
         finetune_rate: Share of the learning rate that they get with ``then="finetune"``, in (0, 1].
         seed: See :class:`DrawingMitigation`.
@@ -52,6 +53,7 @@ class RandomPretraining(DrawingMitigation):
             raise ValueError(f"finetune_rate must be in (0, 1], got {finetune_rate}.")
         super().__init__(seed)
         self.epochs = self.random_epochs = epochs
+        self._chosen = distribution is not None
         self.distribution = distribution or SoftmaxNormal()
         self.then = then
         self.finetune_rate = finetune_rate
@@ -69,6 +71,8 @@ class RandomPretraining(DrawingMitigation):
             InputError: With the value path frozen there would be nothing left to learn.
         """
         self.epoch = epoch
+        if not self._chosen:
+            self.distribution = network.attention.independent
         if self.then == "freeze":
             self._refuse_an_empty_scorer(network)
         if self.phase == "random":

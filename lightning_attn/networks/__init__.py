@@ -6,10 +6,15 @@ from lightning_attn.networks.combinations import Combination, GeometricMean, Mea
 from lightning_attn.networks.content_free import ContentFreeNetwork
 from lightning_attn.networks.ensemble import AttentionEnsemble
 from lightning_attn.networks.heads import Head, LinearHead, MLPHead, PairHead
+from lightning_attn.networks.masked_input import MaskedInputNetwork
 from lightning_attn.networks.multihead_bags import ClassBagNetwork, MultiHeadBagNetwork
 from lightning_attn.networks.paired import PairedNetwork
 from lightning_attn.networks.pooled import PooledNetwork
+<<<<<<< HEAD
 from lightning_attn.networks.transformer import TransformerNetwork
+=======
+from lightning_attn.networks.scaling import ConvTaSc, FeatTaSc, LinTaSc, TypeScale, ValueScaling
+>>>>>>> shortcut
 
 __all__ = [
     "AdditiveBagNetwork",
@@ -19,11 +24,15 @@ __all__ = [
     "ClassBagNetwork",
     "Combination",
     "ContentFreeNetwork",
+    "ConvTaSc",
+    "FeatTaSc",
     "GeometricMean",
     "Head",
     "InstanceNetwork",
+    "LinTaSc",
     "LinearHead",
     "MLPHead",
+    "MaskedInputNetwork",
     "MaxBagNetwork",
     "MeanLogit",
     "MeanProbability",
@@ -32,5 +41,10 @@ __all__ = [
     "PairHead",
     "PairedNetwork",
     "PooledNetwork",
+<<<<<<< HEAD
     "TransformerNetwork",
+=======
+    "TypeScale",
+    "ValueScaling",
+>>>>>>> shortcut
 ]

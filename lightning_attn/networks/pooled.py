@@ -11,6 +11,7 @@ from lightning_attn.encoders.base import Encoder
 from lightning_attn.encoders.bilstm import BiLSTM
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.heads import Head, LinearHead
+from lightning_attn.networks.scaling import ValueScaling
 from lightning_attn.perturbation import Perturbation
 from lightning_attn.removal.base import Removal
 from lightning_attn.removal.pooled import pooled_removal
@@ -24,23 +25,31 @@ class PooledNetwork(AttentionNetwork):
         encoder: Tokens to keys and values; None means ``BiLSTM()``.
         attention: Keys to weights; None means ``AdditiveAttention()``.
         head: Pooled value to logits; None means ``LinearHead()``.
+        scaling: Scales of the values, such as ``LinTaSc``; None leaves them as they are.
     """
 
     attention: Attention
 
     def __init__(
-        self, encoder: Encoder | None = None, attention: Attention | None = None, head: Head | None = None
+        self,
+        encoder: Encoder | None = None,
+        attention: Attention | None = None,
+        head: Head | None = None,
+        scaling: ValueScaling | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder or BiLSTM()
         self.attention = attention or AdditiveAttention()
         self.head = head or LinearHead()
+        self.scaling = scaling
 
     def make_layers(self, schema: DataSchema) -> None:
         """Create embedding, scorer and head for this data."""
         self.encoder.make_layers(schema)
         self.attention.make_layers(self.encoder.size)
         self.head.make_layers(self.encoder.size, schema.num_classes)
+        if self.scaling is not None:
+            self.scaling.build(schema, self.encoder.embedding_size)
 
     def embed(self, batch: Batch) -> Tensor:
         """Word embeddings, shape ``(B, L, E)``."""
@@ -49,6 +58,8 @@ class PooledNetwork(AttentionNetwork):
     def encode(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Keys and values, each ``(B, L, H)``."""
         keys, values = self.encoder(embeddings, batch)
+        if self.scaling is not None:
+            values = values * self.scaling(embeddings, batch)[..., None]
         return keys, values
 
     def classify(self, values: Tensor, attention: Tensor, batch: Batch) -> Tensor:
@@ -68,11 +79,14 @@ class PooledNetwork(AttentionNetwork):
         def head(pooled: Tensor, query: Tensor | None) -> Tensor:
             return self.head(pooled)  # type: ignore[no-any-return]
 
+        if self.scaling is not None:
+            return super().removal(perturbation)
         return pooled_removal(self, PooledNetwork, self.encoder, perturbation, head) or super().removal(perturbation)
 
     def value_path(self) -> list[nn.Module]:
-        """The encoder's value path and the head."""
-        return [*self.encoder.value_path(), self.head]
+        """The encoder's value path, the scales and the head."""
+        scaling = [] if self.scaling is None else [self.scaling]
+        return [*self.encoder.value_path(), *scaling, self.head]
 
     def load_word_vectors(self, vectors: Tensor) -> None:
         """Copy pretrained word vectors ``(V, E)`` into the encoder's embedding."""

@@ -133,7 +133,7 @@ def pooled_removal(
     if (
         shortcut is not None
         and follows(network, known, "embed", "encode", "classify", "forward", "read_query")
-        and follows(layer, AttentionLayer, "forward")
+        and follows(layer, AttentionLayer, "forward", "normalise")
         and type(layer).raw_scores in (Attention.raw_scores, QueryAttention.raw_scores)
         and scores in _POSITIONWISE
         and not {"raw_scores", "score"} & vars(layer).keys()

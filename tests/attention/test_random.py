@@ -4,11 +4,27 @@ import pytest
 import torch
 from scipy import stats
 
-from lightning_attn.attention import Dirichlet, Shuffled, SoftmaxNormal, UniformSubset, masked_softmax
+from lightning_attn.attention import (
+    BernoulliSubset,
+    Dirichlet,
+    Shuffled,
+    SoftmaxNormal,
+    UniformShare,
+    UniformSubset,
+    masked_softmax,
+)
 from lightning_attn.attention.random import RandomAttention, seeded
 from tests.toys import toy_batch
 
-DISTRIBUTIONS = [SoftmaxNormal(), Dirichlet(0.01), Dirichlet(1.0), UniformSubset(3), Shuffled()]
+DISTRIBUTIONS = [
+    SoftmaxNormal(),
+    Dirichlet(0.01),
+    Dirichlet(1.0),
+    UniformSubset(3),
+    UniformShare(0.4),
+    BernoulliSubset(0.3),
+    Shuffled(),
+]
 
 
 @pytest.fixture
@@ -101,3 +117,20 @@ def test_an_example_alone_gets_uniform_weights() -> None:
 def test_wrong_arguments_are_refused(wrong) -> None:
     with pytest.raises(ValueError, match="needs"):
         wrong()
+
+
+def test_a_share_is_rounded_up_and_every_position_comes_as_often() -> None:
+    batch = toy_batch(lengths=[5, 10, 1] * 500, seed=1)
+    with seeded(0, torch.device("cpu")):
+        chosen = UniformShare(0.2).sample(torch.zeros(batch.valid.shape), batch) > 0
+    assert (chosen.sum(dim=-1).view(500, 3) == torch.tensor([1, 2, 1])).all()
+    often = chosen[1::3].float().mean(dim=0)
+    torch.testing.assert_close(often, torch.full((10,), 0.2), atol=0.06, rtol=0)
+
+
+def test_bernoulli_subsets_have_every_size_but_none() -> None:
+    batch = toy_batch(lengths=[4] * 4000, seed=1)
+    with seeded(0, torch.device("cpu")):
+        size = (BernoulliSubset(0.5).sample(torch.zeros(batch.valid.shape), batch) > 0).sum(dim=-1)
+    expected = [0, 5, 6, 4, 1]  # of 16 subsets; the empty one becomes one of size 1
+    assert stats.chisquare(torch.bincount(size, minlength=5)[1:], [250 * part for part in expected[1:]]).pvalue > 1e-3

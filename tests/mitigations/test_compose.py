@@ -70,7 +70,8 @@ def test_pretraining_is_unweighted() -> None:
 def test_all_metrics_are_handed_on() -> None:
     both = Compose([RandomPretraining(epochs=1), InstanceWeighting()])
     both.build(DataSchema(num_classes=2, vocabulary_size=30))
-    assert set(both.metrics()) == {"effective_sample_size", "weight_max", "mask_classifier_nll", "raw_weight_mean"}
+    classifier = {"mask_classifier_nll", "mask_classifier_calibration"}
+    assert set(both.metrics()) == {"effective_sample_size", "weight_max", "raw_weight_mean", *classifier}
 
 
 def test_an_empty_list_is_refused() -> None:

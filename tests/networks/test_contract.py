@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from lightning_attn.attention import AdditiveAttention, Attention, DotAttention, GatedAttention
+from lightning_attn.attention import AdditiveAttention, Attention, DotAttention, GatedAttention, TopKSelection
 from lightning_attn.encoders import CNN, Average, BiLSTM, Encoder
 from lightning_attn.networks import AttentionNetwork, Head, LinearHead, MLPHead, PooledNetwork
 from lightning_attn.types import Batch, DataSchema, InputError
@@ -22,6 +22,7 @@ ATTENTIONS = {
     "additive": AdditiveAttention,
     "dot": lambda: DotAttention(temperature=0.5),
     "gated": lambda: GatedAttention(6, attend_special=True),
+    "selection": lambda: TopKSelection(3),
 }
 HEADS = {"linear": LinearHead, "mlp": lambda: MLPHead(6, dropout=0.3)}
 COMBINATIONS = list(itertools.product(ENCODERS, ("contextual", "local"), ATTENTIONS, HEADS))
