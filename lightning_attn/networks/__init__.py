@@ -10,11 +10,8 @@ from lightning_attn.networks.masked_input import MaskedInputNetwork
 from lightning_attn.networks.multihead_bags import ClassBagNetwork, MultiHeadBagNetwork
 from lightning_attn.networks.paired import PairedNetwork
 from lightning_attn.networks.pooled import PooledNetwork
-<<<<<<< HEAD
-from lightning_attn.networks.transformer import TransformerNetwork
-=======
 from lightning_attn.networks.scaling import ConvTaSc, FeatTaSc, LinTaSc, TypeScale, ValueScaling
->>>>>>> shortcut
+from lightning_attn.networks.transformer import TransformerNetwork
 
 __all__ = [
     "AdditiveBagNetwork",
@@ -41,10 +38,7 @@ __all__ = [
     "PairHead",
     "PairedNetwork",
     "PooledNetwork",
-<<<<<<< HEAD
     "TransformerNetwork",
-=======
     "TypeScale",
     "ValueScaling",
->>>>>>> shortcut
 ]
