@@ -1,4 +1,4 @@
-"""What the benchmarks change for a process of their own is put back after each test."""
+"""What the benchmarks change for a process of their own is put back after each module."""
 
 import logging
 import warnings
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")  # so that it comes before the fixtures of a module
 def _own_process() -> Iterator[None]:
     logger = logging.getLogger("pytorch_lightning")
     level, threads = logger.level, torch.get_num_threads()

@@ -110,7 +110,9 @@ def test_leaked_bits_names_its_figures():
         attention[:, 0] += 30 * batch.target
         metric.update(attention / attention.sum(-1, keepdim=True), batch.replace(index=batch.index + 4 * seed))
     found = metric.compute()
-    assert set(found) == {"leaked_bits", "mask_only_accuracy", "fano_bits", "length_bits"}
+    bits = {"leaked_bits", "leaked_bits_low", "leaked_bits_high", "order_free_bits", "length_bits"}
+    assert set(found) == bits | {"mask_only_accuracy", "fano_bits"}
+    assert found["leaked_bits_low"] < found["leaked_bits"] < found["leaked_bits_high"]
     assert found["leaked_bits"] > 0.8
     assert metric.result.low < found["leaked_bits"] < metric.result.high
 
