@@ -6,19 +6,18 @@ from dataclasses import dataclass
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from lightning_attn.callbacks.gathering import gathered
+from lightning_attn.callbacks.look import LookCallback
 from lightning_attn.callbacks.media import Cell, Media, show
-from lightning_attn.callbacks.sampling import ExampleSample
-from lightning_attn.callbacks.timing import measures_now, moment_of, network_of
+from lightning_attn.callbacks.timing import moment_of, network_of
 from lightning_attn.data.corpus import CorpusDataModule
 from lightning_attn.evaluation import evaluating
 from lightning_attn.highlight import HighlightRow, HighlightSection, Score, highlight_page
 from lightning_attn.highlight import highlight_figure as draw
 from lightning_attn.run_folder import folder_of
-from lightning_attn.types import Batch, DataSchema, InputError
+from lightning_attn.types import Batch, DataSchema
 
 COLUMNS = ("moment", "example", "text", "label", "predicted", "probability", "largest weights")
 #: The figure has so many texts, each at so many epochs.
@@ -58,7 +57,7 @@ class View:
         return f"{self.moment}: {self.predicted} {self.probability:.2f} {'✓' if self.predicted == self.label else '✗'}"
 
 
-class AttentionTableCallback(Callback):
+class AttentionTableCallback(LookCallback):
     """Shows what the network attends to, epoch by epoch, on a few texts of the validation or test set.
 
     The run folder gets one page, ``attention/val.html``, with each text at every measured epoch, and a picture of the
@@ -76,55 +75,14 @@ class AttentionTableCallback(Callback):
     """
 
     def __init__(self, max_examples: int = 8, every_n_epochs: int = 1, seed: int = 0) -> None:
-        for name, value in (("max_examples", max_examples), ("every_n_epochs", every_n_epochs)):
-            if value < 1:
-                raise InputError(f"AttentionTableCallback needs {name} of at least 1, not {value}.")
-        self.max_examples = max_examples
-        self.every_n_epochs = every_n_epochs
-        self.seed = seed
-        self._sample = ExampleSample(max_examples, seed)
+        super().__init__(max_examples, every_n_epochs, seed)
         self._history: dict[str, dict[int, dict[str, View]]] = {}
 
-    @property
-    def state_key(self) -> str:
-        """Two of them, with different texts, may be in one Trainer."""
-        return self._generate_state_key(max_examples=self.max_examples, seed=self.seed)
-
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the texts of the last epoch."""
-        self._sample.clear()
-
-    on_test_epoch_start = on_validation_epoch_start
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the chosen texts; of several loaders, those of the first."""
-        if measures_now(trainer, self.every_n_epochs) and dataloader_idx == 0:
-            self._sample.add(batch)
-
-    on_test_batch_end = on_validation_batch_end
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write and log ``val``."""
-        self._show(trainer, pl_module, "val")
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write and log ``test``."""
-        self._show(trainer, pl_module, "test")
-
-    def _show(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not measures_now(trainer, self.every_n_epochs):
-            return
+    def show(self, trainer: Trainer, pl_module: LightningModule, stage: str, batches: list[Batch]) -> None:
+        """See :meth:`LookCallback.show`."""
         network = network_of(pl_module)
         views: list[View] = []
-        for batch in self._sample.collected(trainer.strategy):
+        for batch in batches:
             with torch.no_grad(), evaluating(network):
                 output = network(batch)
             probabilities = network.schema.probabilities(output.logits)

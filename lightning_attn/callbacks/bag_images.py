@@ -7,13 +7,12 @@ from dataclasses import asdict, dataclass
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback
 
 from lightning_attn.bag_figure import BagRow, bag_figure, is_image
 from lightning_attn.callbacks.gathering import gathered
+from lightning_attn.callbacks.look import LookCallback
 from lightning_attn.callbacks.media import publish
-from lightning_attn.callbacks.sampling import ExampleSample
-from lightning_attn.callbacks.timing import measures_now, moment_of, network_of
+from lightning_attn.callbacks.timing import moment_of, network_of
 from lightning_attn.evaluation import evaluating
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.run_folder import folder_of
@@ -47,7 +46,7 @@ class BagView:
         return f"Bag {self.bag}: {self.label}\n{self.predicted} {self.probability:.2f} {right}"
 
 
-class BagImagesCallback(Callback):
+class BagImagesCallback(LookCallback):
     """Shows what the network attends to in a few bags of images of the validation or test set.
 
     The run folder gets a picture, ``bags/val/bags.png`` and ``.svg``, and its numbers, ``bags/val/bags.json``. W&B gets
@@ -69,12 +68,9 @@ class BagImagesCallback(Callback):
     """
 
     def __init__(self, max_examples: int = 8, most: int = 20, every_n_epochs: int = 1, seed: int = 0) -> None:
-        for name, value in (("max_examples", max_examples), ("most", most), ("every_n_epochs", every_n_epochs)):
-            if value < 1:
-                raise InputError(f"BagImagesCallback needs {name} of at least 1, not {value}.")
+        super().__init__(max_examples, every_n_epochs, seed)
+        self._at_least_one(most=most)
         self.most = most
-        self.every_n_epochs = every_n_epochs
-        self._sample = ExampleSample(max_examples, seed)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the bags of the last epoch; in the sanity check already, see that there are images to show.
@@ -89,38 +85,12 @@ class BagImagesCallback(Callback):
                 "BagImagesCallback shows bags of images, of shape (H, W), (1, H, W) or (3, H, W), but the instances "
                 f"are {found}: leave it out."
             )
-        self._sample.clear()
+        super().on_validation_epoch_start(trainer, pl_module)
 
-    on_test_epoch_start = on_validation_epoch_start
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the chosen bags; of several loaders, those of the first."""
-        if measures_now(trainer, self.every_n_epochs) and dataloader_idx == 0:
-            self._sample.add(batch)
-
-    on_test_batch_end = on_validation_batch_end
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw and log ``val``."""
-        self._show(trainer, pl_module, "val")
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw and log ``test``."""
-        self._show(trainer, pl_module, "test")
-
-    def _show(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not measures_now(trainer, self.every_n_epochs):
-            return
+    def show(self, trainer: Trainer, pl_module: LightningModule, stage: str, batches: list[Batch]) -> None:
+        """See :meth:`LookCallback.show`."""
         network = network_of(pl_module)
-        mine = [pair for batch in self._sample.collected(trainer.strategy) for pair in _views(network, batch)]
+        mine = [pair for batch in batches for pair in _views(network, batch)]
         # A sampler that repeats rows may have given one to two processes.
         distinct = {view.bag: (view, row) for view, row in gathered(trainer, mine)}
         folder = folder_of(trainer)
