@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_attn.attention.multihead import HeadWeights, MultiHeadAttention
 from lightning_attn.attention.row_choice import RowChoice
-from lightning_attn.attention.self_attention import Attend, allowed_scores, fast
+from lightning_attn.attention.self_attention import Attend, Projections
 from lightning_attn.types import Batch
 
 
@@ -57,44 +57,33 @@ class RowAttend(Attend):
         self.heads = list(choice.heads)
         self.found: list[HeadWeights] = []
 
-    def attend(
-        self,
-        layer: int,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        scaling: float,
-        dropout: float,
-    ) -> Tensor:
+    def attend(self, layer: int, given: Projections) -> Tensor:
         """See :meth:`Attend.attend`."""
         if layer not in self.choice.layers:
-            return self._rest(layer, query, key, value, mask, scaling, dropout)
-        scores = allowed_scores(query[:, :, :1], key, None if mask is None else mask[:, :, :1], scaling)
+            return self._rest(layer, given)
+        scores = given.queries(slice(1)).scores()
         weights = scores.squeeze(2).softmax(dim=-1)
         found = self.row.heads(scores[:, self.heads, 0].transpose(1, 2), self.batch)
         self.found.append(found)
         index = torch.tensor(self.heads, device=weights.device)
         weights = self.replaced(len(self.found) - 1, weights.index_copy(1, index, found.observed.to(weights.dtype)))
-        dropped = F.dropout(weights, dropout, module.training)
-        context = (dropped[:, :, None] @ value).squeeze(2)
+        dropped = F.dropout(weights, given.dropout, given.module.training)
+        context = (dropped[:, :, None] @ given.value).squeeze(2)
         if layer == self.choice.last:
-            self.values, self.context = value, context
-            return F.pad(context[:, :, None], (0, 0, 0, query.shape[2] - 1))
-        others = fast(query[:, :, 1:], key, value, None if mask is None else mask[:, :, 1:], scaling, dropout)
+            self.values, self.context = given.value, context
+            return F.pad(context[:, :, None], (0, 0, 0, given.query.shape[2] - 1))
+        others = given.queries(slice(1, None)).fused()
         return torch.cat([context[:, :, None].to(others.dtype), others], dim=2)
 
     def replaced(self, number: int, weights: Tensor) -> Tensor:
         """The weights that are used, shape ``(B, M, L)``, in the chosen layer of that number."""
         return weights
 
-    def _rest(self, layer: int, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *how: float) -> Tensor:
+    def _rest(self, layer: int, given: Projections) -> Tensor:
         """A layer that nobody looks at."""
         if layer != self.choice.last:
-            return fast(query, key, value, mask, *how)
-        context = fast(query[:, :, :1], key, value, None if mask is None else mask[:, :, :1], *how)
-        return F.pad(context, (0, 0, 0, query.shape[2] - 1))
+            return given.fused()
+        return F.pad(given.queries(slice(1)).fused(), (0, 0, 0, given.query.shape[2] - 1))
 
     def weights(self) -> HeadWeights:
         """Those of all chosen layers side by side, the layers in ascending order."""
@@ -137,16 +126,6 @@ class GivenContext(Attend):
         super().__init__()
         self.context = context
 
-    def attend(
-        self,
-        layer: int,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        scaling: float,
-        dropout: float,
-    ) -> Tensor:
+    def attend(self, layer: int, given: Projections) -> Tensor:
         """See :meth:`Attend.attend`."""
         return self.context[:, :, None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,51 @@ if TYPE_CHECKING:
 
 #: Under this name transformers knows our attention function and the mask function that goes with it.
 NAME = "lightning_attn"
+
+
+@dataclass(frozen=True)
+class Projections:
+    """What self-attention is given in one layer.
+
+    Attributes:
+        module: The model's self-attention module.
+        query: Shape ``(B, M, L, D)``.
+        key: Same shape.
+        value: Same shape.
+        mask: True where a query may attend, shape ``(B, 1, L, L)``; None where it may everywhere.
+        scaling: What scores are multiplied by.
+        dropout: Share of weights that the model zeroes; 0 in evaluation.
+    """
+
+    module: nn.Module
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+    scaling: float
+    dropout: float
+
+    def queries(self, part: slice) -> Projections:
+        """The same for the queries of some positions alone."""
+        return replace(self, query=self.query[:, :, part], mask=None if self.mask is None else self.mask[:, :, part])
+
+    def masked(self, scores: Tensor) -> Tensor:
+        """Scores ``(B, M, L, L)`` with the lowest float where a query may not attend."""
+        return scores if self.mask is None else scores.masked_fill(~self.mask, torch.finfo(scores.dtype).min)
+
+    def scores(self) -> Tensor:
+        """Masked scores, shape ``(B, M, L, L)``."""
+        return self.masked(self.query @ self.key.transpose(-2, -1) * self.scaling)
+
+    def weights(self) -> Tensor:
+        """Attention weights before dropout, shape ``(B, M, L, L)``."""
+        return self.scores().softmax(dim=-1)
+
+    def fused(self) -> Tensor:
+        """Context, shape ``(B, M, L, D)``, by PyTorch's fused kernel, which keeps no weights."""
+        return F.scaled_dot_product_attention(
+            self.query, self.key, self.value, self.mask, self.dropout, scale=self.scaling
+        )
 
 
 class Attend(ABC):
@@ -30,55 +76,19 @@ class Attend(ABC):
     def __init__(self, first: int = 0) -> None:
         self.next = first
 
-    def __call__(
-        self,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        scaling: float,
-        dropout: float,
-    ) -> Tensor:
-        """Attend in the next layer; arguments and result as in :meth:`attend`."""
+    def __call__(self, given: Projections) -> Tensor:
+        """Attend in the next layer; see :meth:`attend`."""
         layer, self.next = self.next, self.next + 1
-        return self.attend(layer, module, query, key, value, mask, scaling, dropout)
+        return self.attend(layer, given)
 
     @abstractmethod
-    def attend(
-        self,
-        layer: int,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        scaling: float,
-        dropout: float,
-    ) -> Tensor:
+    def attend(self, layer: int, given: Projections) -> Tensor:
         """Context of every attention head, shape ``(B, M, L, D)``.
 
         Args:
             layer: Number of the layer, from 0.
-            module: The model's self-attention module.
-            query: Shape ``(B, M, L, D)``.
-            key: Same shape.
-            value: Same shape.
-            mask: True where a query may attend, shape ``(B, 1, L, L)``; None where it may everywhere.
-            scaling: What scores are multiplied by.
-            dropout: Share of weights that the model zeroes; 0 in evaluation.
+            given: Of that layer.
         """
-
-
-def allowed_scores(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
-    """Scores, shape ``(B, M, L, L)``; the lowest float where the mask, shape ``(B, 1, L, L)``, is False."""
-    scores = query @ key.transpose(-2, -1) * scaling
-    return scores if mask is None else scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-
-
-def fast(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, dropout: float) -> Tensor:
-    """Context by PyTorch's fused kernel, which keeps no weights; arguments and result as in :meth:`Attend.attend`."""
-    return F.scaled_dot_product_attention(query, key, value, mask, dropout, scale=scaling)
 
 
 def attention_function(
@@ -101,14 +111,15 @@ def attention_function(
         Context, shape ``(B, L, M, D)``, and weights, shape ``(B, M, L, L)``, if they were asked for.
     """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    given = Projections(module, query, key, value, attention_mask, scale, dropout)
     weights = None
     if attend is not None:
-        context = attend(module, query, key, value, attention_mask, scale, dropout)
+        context = attend(given)
     elif kwargs.get("output_attentions"):
-        weights = allowed_scores(query, key, attention_mask, scale).softmax(dim=-1)
+        weights = given.weights()
         context = F.dropout(weights, dropout, module.training) @ value
     else:
-        context = fast(query, key, value, attention_mask, scale, dropout)
+        context = given.fused()
     return context.transpose(1, 2).contiguous(), weights
 
 
@@ -144,17 +155,7 @@ class Calls(Attend):
         super().__init__()
         self.modules: list[nn.Module] = []
 
-    def attend(
-        self,
-        layer: int,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        scaling: float,
-        dropout: float,
-    ) -> Tensor:
+    def attend(self, layer: int, given: Projections) -> Tensor:
         """See :meth:`Attend.attend`."""
-        self.modules.append(module)
-        return fast(query, key, value, mask, scaling, dropout)
+        self.modules.append(given.module)
+        return given.fused()

@@ -32,20 +32,35 @@ class IntegratedGradients(Attribution):
 
     def score(self, network: AttentionNetwork, batch: Batch, target: Tensor | None) -> Tensor:
         """See :meth:`Attribution.score`; signed."""
-        with differentiable(network, batch) as copy:
-            with torch.no_grad():
-                copy = network.read_query(copy)
-                embeddings = network.embed(copy)
-                chosen = network(copy).logits.argmax(dim=-1) if target is None else target.clone()
+        return path_gradients(network, batch, target, self.steps, self.max_tokens).flatten(2).sum(dim=-1)
 
-            def probability(points: Tensor, rows: Tensor) -> Tensor:
-                return network.schema.probabilities(network(copy.select(rows), embeddings=points).logits)
 
-            found = CaptumIntegratedGradients(probability).attribute(
-                embeddings,
-                target=chosen,
-                additional_forward_args=(torch.arange(len(copy), device=copy.device),),
-                n_steps=self.steps,
-                internal_batch_size=max(len(copy), self.max_tokens // max(1, embeddings.shape[1])),
-            )
-        return cast(Tensor, found).flatten(2).sum(dim=-1)
+def path_gradients(
+    network: AttentionNetwork, batch: Batch, target: Tensor | None, steps: int, max_tokens: int
+) -> Tensor:
+    """Integrated gradients of every number of the embeddings, from zero embeddings, shape ``(B, L, E)``.
+
+    Args:
+        network: See :meth:`Attribution.attribute`.
+        batch: See :meth:`Attribution.attribute`.
+        target: See :meth:`Attribution.attribute`.
+        steps: Points on the path.
+        max_tokens: Bound on positions in one pass, padding included.
+    """
+    with differentiable(network, batch) as copy:
+        with torch.no_grad():
+            copy = network.read_query(copy)
+            embeddings = network.embed(copy)
+            chosen = network(copy).logits.argmax(dim=-1) if target is None else target.clone()
+
+        def probability(points: Tensor, rows: Tensor) -> Tensor:
+            return network.schema.probabilities(network(copy.select(rows), embeddings=points).logits)
+
+        found = CaptumIntegratedGradients(probability).attribute(
+            embeddings,
+            target=chosen,
+            additional_forward_args=(torch.arange(len(copy), device=copy.device),),
+            n_steps=steps,
+            internal_batch_size=max(len(copy), max_tokens // max(1, embeddings.shape[1])),
+        )
+    return cast(Tensor, found)

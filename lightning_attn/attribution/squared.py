@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import cast
 
-import torch
-from captum.attr import IntegratedGradients as CaptumIntegratedGradients
 from torch import Tensor
 
 from lightning_attn.attribution.base import Attribution, register
-from lightning_attn.gradients import differentiable, embedding_gradient
+from lightning_attn.attribution.integrated_gradients import path_gradients
+from lightning_attn.gradients import embedding_gradient
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.types import Batch
 
@@ -69,20 +67,4 @@ class SquaredIntegratedGradients(SquaredAttribution):
 
     def elements(self, network: AttentionNetwork, batch: Batch, target: Tensor | None) -> Tensor:
         """See :meth:`SquaredAttribution.elements`."""
-        with differentiable(network, batch) as copy:
-            with torch.no_grad():
-                copy = network.read_query(copy)
-                embeddings = network.embed(copy)
-                chosen = network(copy).logits.argmax(dim=-1) if target is None else target.clone()
-
-            def probability(points: Tensor, rows: Tensor) -> Tensor:
-                return network.schema.probabilities(network(copy.select(rows), embeddings=points).logits)
-
-            found = CaptumIntegratedGradients(probability).attribute(
-                embeddings,
-                target=chosen,
-                additional_forward_args=(torch.arange(len(copy), device=copy.device),),
-                n_steps=self.steps,
-                internal_batch_size=max(len(copy), self.max_tokens // max(1, embeddings.shape[1])),
-            )
-        return cast(Tensor, found).detach()
+        return path_gradients(network, batch, target, self.steps, self.max_tokens).detach()

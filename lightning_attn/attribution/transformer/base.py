@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_attn.attention.self_attention import Attend, allowed_scores
+from lightning_attn.attention.self_attention import Attend, Projections
 from lightning_attn.attribution.base import Attribution
 from lightning_attn.gradients import differentiable
 from lightning_attn.networks.base import AttentionNetwork
@@ -99,20 +99,10 @@ class _Keep(Attend):
         super().__init__()
         self.maps: list[Tensor] = []
 
-    def attend(
-        self,
-        layer: int,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        scaling: float,
-        dropout: float,
-    ) -> Tensor:
-        weights = allowed_scores(query, key, mask, scaling).softmax(dim=-1)
+    def attend(self, layer: int, given: Projections) -> Tensor:
+        weights = given.weights()
         self.maps.append(weights)
-        return weights @ value
+        return weights @ given.value
 
 
 def first_row_of_product(maps: list[Tensor]) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 
-from lightning_attn.attention.self_attention import Attend, allowed_scores
+from lightning_attn.attention.self_attention import Attend, Projections
 from lightning_attn.attribution.base import register
 from lightning_attn.attribution.transformer.base import TransformerAttribution
 from lightning_attn.attribution.transformer.head_rules import ChosenHeads, EveryHead, HeadRule
@@ -129,19 +130,9 @@ class _HalvedAttend(Attend):
         super().__init__()
         self.rule = rule
 
-    def attend(
-        self,
-        layer: int,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        scaling: float,
-        dropout: float,
-    ) -> Tensor:
-        weights = allowed_scores(_half(query), _half(key), mask, scaling).softmax(dim=-1)
-        return self.chosen(_half(weights) @ _half(value), layer)
+    def attend(self, layer: int, given: Projections) -> Tensor:
+        weights = replace(given, query=_half(given.query), key=_half(given.key)).weights()
+        return self.chosen(_half(weights) @ _half(given.value), layer)
 
     def chosen(self, context: Tensor, layer: int) -> Tensor:
         """The context, whose gradient goes back to the chosen attention heads only."""
@@ -151,19 +142,9 @@ class _HalvedAttend(Attend):
 class _ConstantAttend(_HalvedAttend):
     """Attention whose weights are constants."""
 
-    def attend(
-        self,
-        layer: int,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        scaling: float,
-        dropout: float,
-    ) -> Tensor:
-        weights = allowed_scores(query.detach(), key.detach(), mask, scaling).softmax(dim=-1)
-        return self.chosen(weights @ value, layer)
+    def attend(self, layer: int, given: Projections) -> Tensor:
+        weights = replace(given, query=given.query.detach(), key=given.key.detach()).weights()
+        return self.chosen(weights @ given.value, layer)
 
 
 def _half(x: Tensor) -> Tensor:

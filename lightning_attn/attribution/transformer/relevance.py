@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 
-from lightning_attn.attention.self_attention import Attend
+from lightning_attn.attention.self_attention import Attend, Projections
 from lightning_attn.attribution.transformer.head_rules import EveryHead, HeadRule
 from lightning_attn.attribution.transformer.relevance_rules import Add, Identity, Linear, Product, ratio
 from lightning_attn.networks.transformer import TransformerNetwork
@@ -135,25 +135,12 @@ class _RelevanceAttend(Attend):
         self.rule = rule
         self.maps: dict[int, Tensor] = {}
 
-    def attend(
-        self,
-        layer: int,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        scaling: float,
-        dropout: float,
-    ) -> Tensor:
-        scores: Tensor = Product.apply(query, key.transpose(-2, -1))  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            shown = scores * scaling
-            if mask is not None:  # no relevance goes to the padding term: it is no operand here
-                shown = shown.masked_fill(~mask, torch.finfo(shown.dtype).min)
-            softmax = shown.softmax(dim=-1)
+    def attend(self, layer: int, given: Projections) -> Tensor:
+        scores: Tensor = Product.apply(given.query, given.key.transpose(-2, -1))  # type: ignore[no-untyped-call]
+        with torch.no_grad():  # no relevance goes to the padding term: it is no operand here
+            softmax = given.masked(scores * given.scaling).softmax(dim=-1)
         weights = Identity.apply(scores, softmax)  # type: ignore[no-untyped-call]
-        context: Tensor = _Context.apply(weights, value, self, layer)  # type: ignore[no-untyped-call]
+        context: Tensor = _Context.apply(weights, given.value, self, layer)  # type: ignore[no-untyped-call]
         return context
 
 

@@ -23,7 +23,7 @@ from lightning_attn.callbacks.experiments.terminal import print_summary
 from lightning_attn.callbacks.gathering import gathered
 from lightning_attn.callbacks.media import publish
 from lightning_attn.callbacks.sampling import ExampleSample
-from lightning_attn.callbacks.timing import measures_now, network_of
+from lightning_attn.callbacks.timing import measures_now, moment_of, network_of
 from lightning_attn.evaluation import evaluating
 from lightning_attn.modules.compatibility import is_plain
 from lightning_attn.networks.base import AttentionNetwork
@@ -182,16 +182,13 @@ class ExperimentCallback(Callback, ABC, Generic[Result]):
         if not columns:
             rank_zero_info(f"{split}/explanation/{self.record.name} is not logged: there was no example.")
             return
-        state = trainer.state.fn
-        fitting = state in (None, TrainerFn.FITTING)
-        moment = f"epoch {trainer.current_epoch}" if state in (None, TrainerFn.FITTING) else state.value
-        record = self._record(network, columns, split, moment)
+        record = self._record(network, columns, split, moment_of(trainer))
         self._log(pl_module, record)
         if trainer.is_global_zero:
             place = folder / "explanation" / split / record.name
             document = json.dumps(record.as_dict(), indent=1, ensure_ascii=False, allow_nan=False)
             publish(trainer, place, f"{split}/explanation/{record.name}", document, record.figures(), record.rows())
-            if not fitting:
+            if trainer.state.fn not in (None, TrainerFn.FITTING):
                 print_summary(trainer, record, place.with_suffix(".json"))
 
     def _measured(
