@@ -8,12 +8,11 @@ from dataclasses import replace
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback
 
 from lightning_attn.attention.random import RandomAttention
 from lightning_attn.callbacks.gathering import gathered
-from lightning_attn.callbacks.sampling import ExampleSample
-from lightning_attn.callbacks.timing import measures_now, network_of
+from lightning_attn.callbacks.sampled import SampledCallback, Split
+from lightning_attn.callbacks.timing import network_of
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.evaluation import evaluating
 from lightning_attn.metrics.functional.evaluators import Evaluator, MaskJudge, Training
@@ -26,7 +25,7 @@ from lightning_attn.types import Batch, InputError
 _BATCH = 64
 
 
-class ShortcutProbe(Callback):
+class ShortcutProbe(SampledCallback):
     """Measures on a sample of the validation or test set what the attention tells beside what it points at.
 
     Logs under ``val/shortcut/``, or ``test/shortcut/``:
@@ -75,27 +74,16 @@ class ShortcutProbe(Callback):
         max_tokens: int = 16384,
         seed: int = 0,
     ) -> None:
-        numbers = {
-            "every_n_epochs": every_n_epochs,
-            "max_examples": max_examples,
-            "train_examples": train_examples,
-            "max_tokens": max_tokens,
-        }
-        for name, value in numbers.items():
-            if value is not None and value < 1:
-                raise InputError(f"ShortcutProbe needs {name} of at least 1, not {value}.")
+        super().__init__(every_n_epochs, max_examples, seed)
+        self._at_least_one(train_examples=train_examples, max_tokens=max_tokens)
         if not 0 < share <= 1:
             raise InputError(f"ShortcutProbe needs a share in (0, 1], not {share}.")
         names = PROBES if metrics is None else tuple(metrics)
-        if unknown := [name for name in names if name not in PROBES]:
-            raise InputError(f"ShortcutProbe knows no metric {unknown[0]!r}; the metrics are {', '.join(PROBES)}.")
-        self.every_n_epochs = every_n_epochs
+        self._known("metric", names, PROBES)
         self.train_examples = train_examples
         self.distribution = distribution
         self.black_box = black_box
-        self.seed = seed
         self.probes = Probes(names, share, max_tokens=max_tokens)
-        self._sample = ExampleSample(max_examples, seed)
         self._judge: MaskJudge | None = None
         self._judged: tuple[object, object] = (None, None)
         self._told: set[str] = set()
@@ -107,9 +95,7 @@ class ShortcutProbe(Callback):
             InputError: The Trainer has two of these callbacks, the module has no attention network, or the black box
                 was made for other data.
         """
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it elsewhere
-        if sum(isinstance(callback, ShortcutProbe) for callback in callbacks) > 1:
-            raise InputError("Two ShortcutProbes would log under the same names; leave one of them out.")
+        super().setup(trainer, pl_module, stage)
         network = network_of(pl_module)
         judged = (getattr(trainer, "datamodule", None), network)
         if any(known is not given for known, given in zip(self._judged, judged, strict=True)):
@@ -120,41 +106,9 @@ class ShortcutProbe(Callback):
             refuse_other_data(self.black_box, other, network)
             self.probes = replace(self.probes, black_box=other)
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the examples of the last epoch."""
-        self._sample.clear()
-
-    on_test_epoch_start = on_validation_epoch_start
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the examples of the sample."""
-        if measures_now(trainer, self.every_n_epochs) and dataloader_idx == 0:
-            self._sample.add(batch)
-
-    on_test_batch_end = on_validation_batch_end
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Probe and log ``val/shortcut/*``."""
-        self._run("val", trainer, pl_module)
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Probe and log ``test/shortcut/*``."""
-        self._run("test", trainer, pl_module)
-
-    def _run(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not measures_now(trainer, self.every_n_epochs):
-            return
+    def evaluate(self, split: Split, trainer: Trainer, pl_module: LightningModule, batches: list[Batch]) -> None:
+        """Probe and log ``SPLIT/shortcut/*``."""
         network = network_of(pl_module)
-        batches = self._sample.collected(trainer.strategy)
-        self._sample.clear()
         if network.schema.multi_label:
             self._tell("*", "Examples may have several labels, and the probes are for one.")
             return
