@@ -36,7 +36,7 @@ class InstanceWeighting(Mitigation):
     Args:
         classifier: Estimator of P(y | attention), copied for the second fold: ``SetMaskClassifier``,
             ``SummaryMaskClassifier`` (logistic), ``ConvolutionalMaskClassifier`` or ``RecurrentMaskClassifier``. None
-            means ``SetMaskClassifier()``, or ``BagMaskClassifier()`` for bags.
+            means ``SetMaskClassifier()``, or ``BagMaskClassifier()`` for bags whose order says nothing.
         warmup_steps: Training steps in which all weights are 1 while the estimator learns.
         floor: Smallest P(y | attention) that is believed, in (0, 1); bounds the weights by P(y) / floor before they are
             divided by their class mean.
@@ -92,7 +92,7 @@ class InstanceWeighting(Mitigation):
         if self.built:
             raise ValueError("This InstanceWeighting belongs to a network already; make a new one for another network.")
         self.built = True
-        if schema.feature_shape is not None and not self._chosen:
+        if schema.feature_shape is not None and schema.grid is None and not self._chosen:
             self.classifiers[0] = BagMaskClassifier()
         self.multi_label = schema.multi_label
         # A target is one draw from `cells` outcomes in each of `columns` columns: C outcomes in one column, or 2 in C.

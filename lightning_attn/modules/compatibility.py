@@ -30,6 +30,7 @@ def check_same_data(network: DataSchema, data: DataSchema) -> None:
         ("number of default tokens", network.default_tokens, data.default_tokens),
         ("padding id", network.pad_id, data.pad_id),
         ("vocabulary size of queries", network.query_vocabulary_size, data.query_vocabulary_size),
+        ("grid of patches", network.grid, data.grid),
     ):
         if known != given:
             raise InputError(
