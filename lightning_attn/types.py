@@ -32,6 +32,8 @@ class Batch:
         valid: True where a real token or instance stands, shape ``(B, L)``, bool. Never called "mask".
         special: True on [CLS], [SEP], ``<s>``, ``</s>``: never perturbed, never scored; shape ``(B, L)``, bool.
         target: Class index, shape ``(B,)``, int64; or one 0/1 column a class, shape ``(B, C)``, float (multi-label).
+            While a network learns to say what a black box says, mitigations and losses get its class probabilities in
+            their place, shape ``(B, C)``, float.
         index: Row in the data set split, shape ``(B,)``, int64.
         evidence: Ground-truth importance in [0, 1], NaN where unknown, shape ``(B, L)``; None if the data has none.
         query: Token ids of a hypothesis or question, shape ``(B, M)``; None for single texts.
