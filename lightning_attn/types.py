@@ -32,6 +32,8 @@ class Batch:
         valid: True where a real token or instance stands, shape ``(B, L)``, bool. Never called "mask".
         special: True on [CLS], [SEP], ``<s>``, ``</s>``: never perturbed, never scored; shape ``(B, L)``, bool.
         target: Class index, shape ``(B,)``, int64; or one 0/1 column a class, shape ``(B, C)``, float (multi-label).
+            While a network learns to say what a black box says, mitigations and losses get its class probabilities in
+            their place, shape ``(B, C)``, float.
         index: Row in the data set split, shape ``(B,)``, int64.
         evidence: Ground-truth importance in [0, 1], NaN where unknown, shape ``(B, L)``; None if the data has none.
         query: Token ids of a hypothesis or question, shape ``(B, M)``; None for single texts.
@@ -193,6 +195,8 @@ class DataSchema:
         feature_shape: Shape of one instance's features, None where inputs are token ids.
         query_vocabulary_size: Number of token ids of queries, None for single texts.
         default_tokens: Number of content-free tokens that end every text; theirs are the last ids of the vocabulary.
+        grid: Rows and columns of the picture whose patches the instances are, see :meth:`cell`; None for instances
+            without a place.
     """
 
     num_classes: int
@@ -204,6 +208,7 @@ class DataSchema:
     feature_shape: tuple[int, ...] | None = None
     query_vocabulary_size: int | None = None
     default_tokens: int = 0
+    grid: tuple[int, int] | None = None
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Class probabilities, same shape as ``logits`` ``(..., C)``: softmax, or sigmoid if ``multi_label``."""
@@ -240,6 +245,28 @@ class DataSchema:
         if self.vocabulary_size is None:
             raise InputError("Only texts have default tokens, but the data are features of instances.")
         return inputs - (self.vocabulary_size - self.default_tokens)
+
+    def cell(self, inputs: Tensor) -> Tensor:
+        """Where in the picture each patch stands: cells of the grid row by row from 1, and 0 for no place.
+
+        The last two features of a patch are its row and its column, counted from 1, as shares of all rows and columns.
+        So an instance of zeros, which is what a perturbation writes, stands nowhere.
+
+        Args:
+            inputs: Features of instances, shape ``(..., F)``.
+
+        Returns:
+            Shape ``(...)``, int64.
+
+        Raises:
+            InputError: The instances are no patches of a picture.
+        """
+        if self.grid is None:
+            raise InputError("Only patches of a picture have a place in it; use DigitPairsDataModule.")
+        rows, columns = self.grid
+        row, column = (inputs[..., -2] * rows).round(), (inputs[..., -1] * columns).round()
+        inside = (row >= 1) & (row <= rows) & (column >= 1) & (column <= columns)
+        return torch.where(inside, (row - 1) * columns + column, 0).long()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint; ``DataSchema(**schema.as_dict())`` restores it."""

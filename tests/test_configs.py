@@ -142,6 +142,8 @@ def test_every_config_trains(
         command += [f"--data.init_args.{argument}={data / place}" for argument, place in places.items()]
     if "FrozenAttention" in file.read_text():
         command += [f"--model.init_args.network.init_args.attention.init_args.checkpoint={teacher(tmp_path)}"]
+    if "BlackBoxExplainer" in file.read_text():
+        command += [f"--model.init_args.black_box={teacher(tmp_path)}"]
     if (pretrained := "PretrainedEncoder" in file.read_text()) or "TransformerNetwork" in file.read_text():
         model = tmp_path / "model"
         save_model(model, tiny_config("bert", save_tokenizer(model, ["a good film", "a bad film"])))

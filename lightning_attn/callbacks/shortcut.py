@@ -17,6 +17,8 @@ from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.evaluation import evaluating
 from lightning_attn.metrics.functional.evaluators import Evaluator, MaskJudge, Training
 from lightning_attn.metrics.shortcut import JUDGED, PROBES, Probes, Rows, distinct_rows, figures, probe_rows
+from lightning_attn.modules import AttentionClassifier, BlackBoxExplainer
+from lightning_attn.modules.compatibility import check_black_box
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.randomness import mix
 from lightning_attn.trained import TrainedNetwork
@@ -52,8 +54,8 @@ class ShortcutProbe(SampledCallback):
         metrics: Which of the probes above, by their first names; None means all.
         train_examples: Training examples that evaluators learn from, at least 1.
         distribution: Random attention for EVAL-X; None means what is nearest to the network's own.
-        black_box: Checkpoint of the network whose prediction the selection must preserve; None means the network
-            itself.
+        black_box: Checkpoint of the network whose prediction the selection must preserve; None means the one that a
+            :class:`BlackBoxExplainer` explains, else the network itself.
         share: Part of the positions that counts as selected, in (0, 1], where the attention is soft.
         max_tokens: Positions, padding included, that texts may have in one forward pass of the black box.
         seed: Of the sample, the evaluators, the folds and the bootstrap.
@@ -84,6 +86,7 @@ class ShortcutProbe(SampledCallback):
         self.distribution = distribution
         self.black_box = black_box
         self.probes = Probes(names, share, max_tokens=max_tokens)
+        self._trained: TrainedNetwork | None = None
         self._judge: MaskJudge | None = None
         self._judged: tuple[object, object] = (None, None)
         self._told: set[str] = set()
@@ -93,7 +96,7 @@ class ShortcutProbe(SampledCallback):
 
         Raises:
             InputError: The Trainer has two of these callbacks, the module has no attention network, or the black box
-                was made for other data.
+                cannot be read.
         """
         super().setup(trainer, pl_module, stage)
         network = network_of(pl_module)
@@ -101,10 +104,23 @@ class ShortcutProbe(SampledCallback):
         if any(known is not given for known, given in zip(self._judged, judged, strict=True)):
             self._judge = None  # its evaluators are for other data or masks of another kind
         self._judged = judged
-        if self.black_box is not None and self.probes.black_box is None:
-            other = TrainedNetwork.read(self.black_box).network
-            refuse_other_data(self.black_box, other, network)
-            self.probes = replace(self.probes, black_box=other)
+        if self.black_box is not None and self._trained is None:
+            self._trained = TrainedNetwork.read(self.black_box)
+
+    def start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the examples of the last epoch; see that the black box fits, now that the network has its layers.
+
+        Raises:
+            InputError: It does not, or it holds NaN.
+        """
+        super().start(trainer, pl_module)
+        black_box = pl_module.explained if isinstance(pl_module, BlackBoxExplainer) else None
+        if self.black_box is not None and self._trained is not None:
+            black_box = self._trained.network
+            if self.probes.black_box is not black_box:
+                data = pl_module.data_state if isinstance(pl_module, AttentionClassifier) else {}
+                check_black_box(self.black_box, self._trained, network_of(pl_module).schema, data)
+        self.probes = replace(self.probes, black_box=black_box)
 
     def evaluate(self, split: Split, trainer: Trainer, pl_module: LightningModule, batches: list[Batch]) -> None:
         """Probe and log ``SPLIT/shortcut/*``."""
@@ -160,21 +176,3 @@ class ShortcutProbe(SampledCallback):
         if name not in self._told:
             rank_zero_info(f"shortcut/{name} is not logged: {reason}")
         self._told.add(name)
-
-
-def refuse_other_data(path: str, black_box: AttentionNetwork, network: AttentionNetwork) -> None:
-    """See that a black box reads the same data into the same classes as a network.
-
-    Raises:
-        InputError: It does not.
-    """
-    for what, theirs, ours in (
-        ("classes", black_box.schema.class_names, network.schema.class_names),
-        ("number of classes", black_box.schema.num_classes, network.schema.num_classes),
-        ("vocabulary size", black_box.schema.vocabulary_size, network.schema.vocabulary_size),
-    ):
-        if theirs != ours:
-            raise InputError(
-                f"The black box {path} was trained for {what} {theirs}, but the data have {ours}; train it on the same "
-                "data."
-            )

@@ -16,7 +16,15 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveCon
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from lightning_attn import attention, callbacks, data, encoders, mitigations, networks  # noqa: F401 - names of classes
+from lightning_attn import (  # noqa: F401 - names of classes
+    attention,
+    callbacks,
+    data,
+    encoders,
+    mitigations,
+    modules,
+    networks,
+)
 from lightning_attn.callbacks.checkpoint import BestAndLastCheckpoint
 from lightning_attn.callbacks.epoch_lines import EpochLines
 from lightning_attn.callbacks.predictions import PredictionsFile
@@ -216,7 +224,7 @@ class AttentionCLI(LightningCLI):
         if self.settings.seed_everything is not False:
             ours.append(StepSeed(self.settings.seed_everything))
         if given.enable_checkpointing is not False:
-            ours.append(BestAndLastCheckpoint())
+            ours.append(BestAndLastCheckpoint(self.model.monitor, self.model.mode))
         if self.subcommand == "predict":
             ours.append(PredictionsFile())
         if given.enable_progress_bar is None and not any(isinstance(item, ProgressBar) for item in all_callbacks):

@@ -2,7 +2,13 @@
 
 from lightning_attn.data.ade import ADEDataModule
 from lightning_attn.data.babi import BabiDataModule
-from lightning_attn.data.bags import BagArrayDataModule, BagDataModule, BagDataset, BagTableDataModule
+from lightning_attn.data.bags import (
+    BagArrayDataModule,
+    BagDataModule,
+    BagDataset,
+    BagTableDataModule,
+    DigitPairsDataModule,
+)
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.data.batching import BucketBatches
 from lightning_attn.data.block_mask import BlockMaskDataModule
@@ -31,6 +37,7 @@ __all__ = [
     "BucketBatches",
     "CorpusDataModule",
     "DefaultTokens",
+    "DigitPairsDataModule",
     "ERASERDataModule",
     "Encoded",
     "EncodedDataset",

@@ -53,7 +53,8 @@ class Mitigation(nn.Module):
             batch: The examples.
 
         Returns:
-            Shape ``(B,)``, or ``(B, C)`` for multi-label targets.
+            Shape ``(B,)``; ``(B, C)`` for multi-label targets, and where ``batch.target`` holds probabilities: then an
+            example counts as one of each class, to the degree that it is probable, and each has a weight.
         """
         return None
 

@@ -1,5 +1,6 @@
 """LightningModules: loss, optimiser, phases."""
 
+from lightning_attn.modules.black_box import BlackBoxExplainer
 from lightning_attn.modules.classification import AttentionClassifier
 
-__all__ = ["AttentionClassifier"]
+__all__ = ["AttentionClassifier", "BlackBoxExplainer"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningModule
@@ -43,7 +43,14 @@ class AttentionClassifier(LightningModule):
         mitigation: What keeps label information out of the attention; None means ``NoMitigation()``.
         optimizer: From parameters to an optimiser.
         lr_scheduler: From an optimiser to a scheduler that steps once an epoch; None keeps the rate.
+
+    Attributes:
+        monitor: Name of the figure that decides which checkpoint is the best.
+        mode: Whether ``min`` or ``max`` of it is best.
     """
+
+    monitor: str = "val/loss"
+    mode: Literal["min", "max"] = "min"
 
     def __init__(
         self,
@@ -80,6 +87,10 @@ class AttentionClassifier(LightningModule):
         """The network's output for a batch."""
         output: AttentionOutput = self.network(batch)
         return output
+
+    def goal(self, batch: Batch) -> Tensor:
+        """What the network is to predict: the labels, shape ``(B,)`` or ``(B, C)``. See :meth:`loss`."""
+        return batch.target
 
     def setup(self, stage: str) -> None:
         """Make the network's layers for the data, and check that data, network and strategy fit together.
@@ -141,7 +152,7 @@ class AttentionClassifier(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mitigated loss of a batch."""
         mitigation = self.mitigation
-        batch = mitigation.perturb(batch)
+        batch = mitigation.perturb(batch.replace(target=self.goal(batch)))
         output = self(batch)
         seen = self.network.attended(batch)
         weights = mitigation.weigh(output.learned, seen)
@@ -161,8 +172,8 @@ class AttentionClassifier(LightningModule):
 
         Args:
             logits: Shape ``(B, C)``.
-            target: Class index ``(B,)``, or 0/1 columns ``(B, C)`` for multi-label.
-            weights: Weight of each example, shape ``(B,)`` or ``(B, C)``; None weighs all alike.
+            target: See :meth:`goal`.
+            weights: What :meth:`Mitigation.weigh` gives; None weighs all alike.
         """
         return classification_loss(logits, target, self.network.schema, weights)
 
@@ -177,12 +188,12 @@ class AttentionClassifier(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the metrics; a process that has run out of examples gets empty batches."""
         if len(batch):
-            self._update_metrics(self.val_metrics, self(batch).logits, batch.target)
+            self._update_metrics(self.val_metrics, self(batch).logits, batch.target, self.goal(batch))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the metrics; a process that has run out of examples gets empty batches."""
         if len(batch):
-            self._update_metrics(self.test_metrics, self(batch).logits, batch.target)
+            self._update_metrics(self.test_metrics, self(batch).logits, batch.target, self.goal(batch))
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val/*``."""
@@ -285,9 +296,9 @@ class AttentionClassifier(LightningModule):
                 # A gradient left over from the last batch would let the optimiser move a frozen parameter once more.
                 module.zero_grad(set_to_none=True)
 
-    def _update_metrics(self, metrics: MetricCollection, logits: Tensor, target: Tensor) -> None:
+    def _update_metrics(self, metrics: MetricCollection, logits: Tensor, target: Tensor, goal: Tensor) -> None:
         probabilities = self.network.schema.probabilities(logits)
-        metrics["loss"].update(self.loss(logits, target), len(target))
+        metrics["loss"].update(self.loss(logits, goal), len(goal))
         for name in ("accuracy", "f1", "auroc"):
             metrics[name].update(probabilities, target.long())
 

@@ -9,6 +9,7 @@ from lightning_attn.networks.heads import Head, LinearHead, MLPHead, PairHead
 from lightning_attn.networks.masked_input import MaskedInputNetwork
 from lightning_attn.networks.multihead_bags import ClassBagNetwork, MultiHeadBagNetwork
 from lightning_attn.networks.paired import PairedNetwork
+from lightning_attn.networks.patches import PatchNetwork
 from lightning_attn.networks.pooled import PooledNetwork
 from lightning_attn.networks.scaling import ConvTaSc, FeatTaSc, LinTaSc, TypeScale, ValueScaling
 from lightning_attn.networks.transformer import TransformerNetwork
@@ -37,6 +38,7 @@ __all__ = [
     "MultiHeadBagNetwork",
     "PairHead",
     "PairedNetwork",
+    "PatchNetwork",
     "PooledNetwork",
     "TransformerNetwork",
     "TypeScale",
