@@ -6,7 +6,6 @@ import copy
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MaxMetric, MeanMetric, Metric
 
@@ -14,6 +13,7 @@ from lightning_attn.attention.softmax import attendable
 from lightning_attn.mitigations.base import Mitigation
 from lightning_attn.mitigations.effective_sample_size import EffectiveSampleSize
 from lightning_attn.mitigations.mask_classifier import BagMaskClassifier, MaskClassifier, SetMaskClassifier
+from lightning_attn.mitigations.outcomes import Outcomes, sum_over_processes
 from lightning_attn.mitigations.reliability import CalibrationError, RawWeightMean
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
 
@@ -50,7 +50,6 @@ class InstanceWeighting(Mitigation):
         ValueError: ``floor`` or ``momentum`` is out of its range.
     """
 
-    label_count: Tensor
     weight_sum: Tensor
     weight_count: Tensor
 
@@ -96,31 +95,26 @@ class InstanceWeighting(Mitigation):
         self.built = True
         if schema.feature_shape is not None and schema.grid is None and not self._chosen:
             self.classifiers[0] = BagMaskClassifier()
-        self.multi_label = schema.multi_label
-        # A target is one draw from `cells` outcomes in each of `columns` columns: C outcomes in one column, or 2 in C.
-        self.columns, self.cells = (schema.num_classes, 2) if schema.multi_label else (1, schema.num_classes)
+        self.outcomes = Outcomes(schema)
         second = copy.deepcopy(self.classifiers[0])
         for module in second.modules():
             if callable(reset := getattr(module, "reset_parameters", None)):
                 reset()
         self.classifiers.append(second)
         for classifier in (self.classifiers[0], second):
-            cast(MaskClassifier, classifier).make_layers(self.columns * self.cells)
-        self.register_buffer("label_count", torch.ones(self.columns, self.cells))
-        self.register_buffer("weight_sum", torch.ones(self.columns, self.cells))
-        self.register_buffer("weight_count", torch.ones(self.columns, self.cells))
+            cast(MaskClassifier, classifier).make_layers(self.outcomes.frequency.numel())
+        self.register_buffer("weight_sum", torch.ones_like(self.outcomes.frequency))
+        self.register_buffer("weight_count", torch.ones_like(self.outcomes.frequency))
 
     def weigh(self, attention: Tensor, batch: Batch) -> Tensor:
         """``P(y) / P(y | attention)`` over its running class mean; 1 during the warm-up; ``(B,)`` or ``(B, C)``."""
         self.steps += 1
         with torch.no_grad():
             log_probability = self._log_probability(attention.detach(), batch, held_out=True)
-            outcome = self._outcome(batch).to(log_probability.dtype)
-            count = _sum_over_processes(outcome.sum(dim=0))
-            self.label_count += count
-            prior = self.label_count / self.label_count.sum(dim=1, keepdim=True)
-            raw = prior / log_probability.exp().clamp_min(self.floor)
-            total = _sum_over_processes((outcome * raw).sum(dim=0))
+            outcome = self.outcomes.of(batch).to(log_probability.dtype)
+            count = self.outcomes.count(outcome)
+            raw = self.outcomes.prior() / log_probability.exp().clamp_min(self.floor)
+            total = sum_over_processes((outcome * raw).sum(dim=0))
             self.weight_sum.mul_(self.momentum).add_(total)
             self.weight_count.mul_(self.momentum).add_(count)
             mean = self.weight_sum / self.weight_count
@@ -132,14 +126,14 @@ class InstanceWeighting(Mitigation):
         self.logged["mask_classifier_calibration"].update(log_probability.exp(), outcome)
         if self.steps > self.warmup_steps:  # before, the estimator knows nothing
             self.logged["raw_weight_mean"].update((outcome * raw).sum(dim=2))
-        if self._is_soft(batch):
+        if self.outcomes.is_soft(batch):
             return cell_weight.squeeze(1)
-        return weight if self.multi_label else weight.squeeze(1)
+        return weight if self.outcomes.multi_label else weight.squeeze(1)
 
     def auxiliary_loss(self, output: AttentionOutput, batch: Batch, network: AttentionNetwork) -> Tensor:
         """Cross-entropy of each estimator on its own fold; attention is detached, so the scorer does not feel it."""
         log_probability = self._log_probability(output.learned.detach(), batch, held_out=False)
-        return -(self._outcome(batch) * log_probability).sum(dim=2).mean()
+        return -(self.outcomes.of(batch) * log_probability).sum(dim=2).mean()
 
     def metrics(self) -> dict[str, Metric]:
         """Effective sample size (a share), largest weight, raw mean weight; held-out NLL (nats), calibration error."""
@@ -158,31 +152,14 @@ class InstanceWeighting(Mitigation):
         mixed = (index + self.seed) * 2654435761 % 2**32
         return (mixed ^ (mixed >> 15)) * 2246822519 % 2**32 >> 31
 
-    def _outcome(self, batch: Batch) -> Tensor:
-        """How probable each cell of each column is, shape ``(B, columns, cells)``: 1 for the label's own, else 0."""
-        if self._is_soft(batch):
-            return batch.target[:, None]
-        return F.one_hot(batch.target.long().view(len(batch), self.columns), self.cells)
-
-    def _is_soft(self, batch: Batch) -> bool:
-        """Whether the target holds probabilities of classes."""
-        return not self.multi_label and batch.target.is_floating_point()
-
     def _log_probability(self, attention: Tensor, batch: Batch, held_out: bool) -> Tensor:
         """Ln P(y | attention), shape ``(B, columns, cells)``, by the other fold's estimator or the own one's."""
         fold = self.fold(batch.index)
         # Special tokens that are attended count too: weight on them is where a label can hide best.
         allowed = attendable(batch) | (attention > 0)
-        result = attention.new_empty(len(batch), self.columns * self.cells)
+        result = attention.new_empty(len(batch), self.outcomes.frequency.numel())
         for number, classifier in enumerate(self.classifiers):
             rows = (fold != number if held_out else fold == number).nonzero().squeeze(1)
             logits = classifier(attention[rows], allowed[rows])
             result = result.index_copy(0, rows, logits.to(result.dtype))
-        return result.view(len(batch), self.columns, self.cells).log_softmax(dim=-1)
-
-
-def _sum_over_processes(values: Tensor) -> Tensor:
-    """The sum over all processes that train together; the values themselves for a single one."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(values)
-    return values
+        return result.view(len(batch), self.outcomes.columns, self.outcomes.cells).log_softmax(dim=-1)

@@ -223,16 +223,16 @@ class AttentionClassifier(LightningModule):
         optimizer: Any,
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
-        """One step; parts with a rate between 0 and 1 go that share of the way, whatever the optimiser."""
-        slow = [
+        """One step; parts with a rate of their own go that many times as far, whatever the optimiser."""
+        others = [
             (parameter, parameter.detach().clone(), rate)
             for module, rate in self._rates.items()
-            if 0 < rate < 1
+            if rate not in (0, 1)
             for parameter in module.parameters()
         ]
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         with torch.no_grad():
-            for parameter, before, rate in slow:
+            for parameter, before, rate in others:
                 parameter.copy_(torch.lerp(before, parameter, rate))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
