@@ -12,7 +12,16 @@ from torch import Tensor, nn
 from lightning_attn.callbacks.sampled import SPLITS, SampledCallback, Split
 from lightning_attn.callbacks.shortcut import ShortcutProbe
 from lightning_attn.callbacks.timing import network_of
-from lightning_attn.metrics import IOUF1, MEASURES, ExampleMean, LeakedBits, PerExampleMean, Settings, measure
+from lightning_attn.metrics import (
+    COSTLY_MEASURES,
+    IOUF1,
+    MEASURES,
+    ExampleMean,
+    LeakedBits,
+    PerExampleMean,
+    Settings,
+    measure,
+)
 from lightning_attn.perturbation import Perturbation
 from lightning_attn.types import Batch
 
@@ -30,12 +39,10 @@ _SHORTCUT = (
 #: Everything that can be measured, by the name it is logged under, less the split.
 KNOWN: tuple[str, ...] = (*(name for name in MEASURES if name not in _IOU), "plausibility/iou_f1", *_SHORTCUT)
 
-#: What is measured if nothing is chosen: all but the adversaries, which cost more than the rest together, and the
-#: controls that say the same as the other controls.
+#: What is measured if nothing is chosen: all but what costs as much as the rest together, adversaries and flips, and
+#: the controls that say the same as the other controls.
 DEFAULT: tuple[str, ...] = tuple(
-    name
-    for name in KNOWN
-    if name not in ("faithfulness/adversarial_jsd", "faithfulness/aopc_random", "faithfulness/log_odds_random")
+    name for name in KNOWN if name not in (*COSTLY_MEASURES, "faithfulness/aopc_random", "faithfulness/log_odds_random")
 )
 
 
@@ -70,8 +77,8 @@ class FaithfulnessCallback(SampledCallback):
     Args:
         every_n_epochs: Validation epochs from one measurement to the next; validate and test always measure.
         max_examples: Size of the sample, at least 1, drawn at random once; None measures every example.
-        metrics: Names as they are logged, less the split; None means all but the most costly one,
-            ``faithfulness/adversarial_jsd``.
+        metrics: Names as they are logged, less the split; None means all but the costly ones,
+            ``faithfulness/adversarial_jsd`` and ``faithfulness/flip_*``.
         splits: Where to measure.
         perturbation: What happens to removed tokens; None means ``Delete()``.
         max_tokens: Positions, padding included, that perturbed texts may have in one forward pass.

@@ -60,6 +60,10 @@ class ShortcutProbe(SampledCallback):
         max_tokens: Positions, padding included, that texts may have in one forward pass of the black box.
         seed: Of the sample, the evaluators, the folds and the bootstrap.
 
+    Attributes:
+        rows: What the last measurement saw of each example, by name, in the order of ``index``; see :func:`probe_rows`.
+            And ``leaked``, the bits that the probe of ``leaked_bits`` gained on each.
+
     Raises:
         InputError: A name is unknown or a number out of its range.
     """
@@ -85,6 +89,7 @@ class ShortcutProbe(SampledCallback):
         self.train_examples = train_examples
         self.distribution = distribution
         self.black_box = black_box
+        self.rows: Rows = {}
         self.probes = Probes(names, share, max_tokens=max_tokens)
         self._trained: TrainedNetwork | None = None
         self._judge: MaskJudge | None = None
@@ -137,7 +142,8 @@ class ShortcutProbe(SampledCallback):
             for batch in batches:
                 rows = probe_rows(network, batch, self.probes, self._judge if learnt else None, learnt)
                 parts.append({name: values.double().cpu().numpy() for name, values in rows.items()})
-        found, reasons = figures(distinct_rows(gathered(trainer, parts)), network.schema.class_names, self.seed)
+        self.rows = distinct_rows(gathered(trainer, parts))
+        found, reasons = figures(self.rows, network.schema.class_names, self.seed)
         for name, reason in reasons.items():
             self._tell(name, reason)
         for name, value in found.items():

@@ -23,10 +23,11 @@ from lightning_attn.metrics.faithfulness import (
 from lightning_attn.metrics.instances import PooledAUROC, PooledAveragePrecision, class_log_weights, instance_aopc_r
 from lightning_attn.metrics.leakage import LeakedBits
 from lightning_attn.metrics.plausibility import IOUF1, EvidenceAUPRC, EvidenceAUROC, TokenF1
-from lightning_attn.metrics.suite import DEFAULT_MEASURES, MEASURES, Settings, measure
+from lightning_attn.metrics.suite import COSTLY_MEASURES, DEFAULT_MEASURES, MEASURES, Settings, measure
 
 __all__ = [
     "AOPC",
+    "COSTLY_MEASURES",
     "DEFAULT_MEASURES",
     "IOUF1",
     "MEASURES",

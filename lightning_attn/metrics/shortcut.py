@@ -143,7 +143,7 @@ def figures(rows: Rows, class_names: Sequence[str], seed: int = 0) -> tuple[dict
     """What the probes found.
 
     Args:
-        rows: From :func:`distinct_rows`.
+        rows: From :func:`distinct_rows`; they get ``leaked``, the bits that the probe gained on each example.
         class_names: One a class.
         seed: Of folds and bootstraps.
 
@@ -161,6 +161,7 @@ def figures(rows: Rows, class_names: Sequence[str], seed: int = 0) -> tuple[dict
         if leak.reason:
             reasons["leaked_bits"] = leak.reason
         else:
+            rows["leaked"] = leak.gains
             names = ("leaked_bits", "order_free_bits", "length_bits", "mask_only_accuracy", "fano_bits")
             found |= {name: getattr(leak, name) for name in names}
             found |= {"leaked_bits_low": leak.low, "leaked_bits_high": leak.high}

@@ -16,6 +16,7 @@ from lightning_attn.gradients import EmbeddingGradient, embedding_gradient
 from lightning_attn.metrics.functional.adversarial import adversarial_jsd
 from lightning_attn.metrics.functional.concentration import effective_tokens, entropy, max_attention, special_mass
 from lightning_attn.metrics.functional.erasure import aopc, comprehensiveness, explained, log_odds, sufficiency
+from lightning_attn.metrics.functional.flips import flip_first, flip_fraction
 from lightning_attn.metrics.functional.kendall import KendallTau, kendall_tau, merge_close, significant
 from lightning_attn.metrics.functional.permutation import permutation_tvd
 from lightning_attn.metrics.functional.plausibility import auprc, auroc, span_matches, token_f1
@@ -33,6 +34,8 @@ from lightning_attn.types import AttentionOutput, Batch, InputError
 
 #: Below this share of the largest score (for probabilities: below this) differences are rounding noise.
 _NOISE = 1e-6
+#: Removals, after that of one token, among which the first flip is looked for: every count of texts of up to 50 tokens.
+_FLIP_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -137,10 +140,18 @@ class Measurement:
                 requests["only" + suffix] = top_k_kept(ranking, self.batch, Fractions().counts(self.batch))
             if self._asks("aopc" + suffix) or self._asks("log_odds" + suffix):
                 requests["curve" + suffix] = top_k_removed(ranking, self.batch, Steps().counts(self.batch))
+            if self._asks("flip_fraction" + suffix) or self._asks("flip_first" + suffix):
+                requests["flips" + suffix] = top_k_removed(ranking, self.batch, self.flip_counts)
         settings = self.settings
         return sweep(
             self.network, self.batch, requests, settings.perturbation, settings.max_tokens, full=self.probabilities
         )
+
+    @cached_property
+    def flip_counts(self) -> Tensor:
+        """Numbers of tokens removed in search of a flip, shape ``(B, K)``."""
+        steps = Steps(_FLIP_STEPS).counts(self.batch)
+        return torch.cat([steps.amax(dim=-1, keepdim=True).clamp(max=1), steps], dim=-1)
 
     def _asks(self, measure: str) -> bool:
         return f"faithfulness/{measure}" in self.names
@@ -189,6 +200,17 @@ def _erasure(suffix: str) -> dict[str, Callable[[Measurement], Tensor]]:
     }
 
 
+def _flips(suffix: str) -> dict[str, Callable[[Measurement], Tensor]]:
+    def fraction(m: Measurement) -> Tensor:
+        found = flip_fraction(m.swept["flips" + suffix], m.target, m.flip_counts, m.batch.inner.sum(dim=-1))
+        return found.masked_fill(m.p_full.isnan(), torch.nan)
+
+    def first(m: Measurement) -> Tensor:
+        return flip_first(m.swept["flips" + suffix], m.target, m.flip_counts).masked_fill(m.p_full.isnan(), torch.nan)
+
+    return {"faithfulness/flip_fraction" + suffix: fraction, "faithfulness/flip_first" + suffix: first}
+
+
 #: Every measure by the name it is logged under, less the split; each gives one value an example, NaN where undefined.
 #: The two ``iou_`` parts go into one ``IOUF1``, because the F1 of means is not a mean.
 MEASURES: dict[str, Callable[[Measurement], Tensor]] = {
@@ -198,6 +220,8 @@ MEASURES: dict[str, Callable[[Measurement], Tensor]] = {
     "faithfulness/kendall_loo_significant": lambda m: significant(m.tau_loo.p_value, m.settings.level),
     **_erasure(""),
     **_erasure("_random"),
+    **_flips(""),
+    **_flips("_random"),
     "faithfulness/permutation_tvd": lambda m: permutation_tvd(
         m.network, m.output, m.batch, m.settings.permutations, m.settings.seed, m.settings.max_tokens
     ),
@@ -221,9 +245,11 @@ MEASURES: dict[str, Callable[[Measurement], Tensor]] = {
     )[1],
 }
 
-#: What is measured by default: all but what costs much more (adversaries) or only serves as a control (random ranking).
+#: What costs as much as everything else together, or more.
+COSTLY_MEASURES: tuple[str, ...] = ("faithfulness/adversarial_jsd", *_flips(""), *_flips("_random"))
+#: What is measured by default: all but what is costly or only serves as a control (random rankings).
 DEFAULT_MEASURES: tuple[str, ...] = tuple(
-    name for name in MEASURES if name != "faithfulness/adversarial_jsd" and not name.endswith("_random")
+    name for name in MEASURES if name not in COSTLY_MEASURES and not name.endswith("_random")
 )
 
 

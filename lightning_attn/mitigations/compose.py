@@ -18,7 +18,8 @@ class Compose(Mitigation):
     """Applies mitigations one after the other.
 
     While one of them is in the phase ``random``, only those that are in it act: pretraining under random attention is
-    unweighted (METHODS 2.6), and an estimator does not learn from a scorer that has not started.
+    unweighted (METHODS 2.6), and an estimator does not learn from a scorer that has not started. But what the network
+    reads is changed in every phase: values that are pretrained and then frozen must know replaced tokens too.
 
     Args:
         mitigations: In the order in which they see the batch and the attention.
@@ -59,8 +60,8 @@ class Compose(Mitigation):
             mitigation.build(schema)
 
     def perturb(self, batch: Batch) -> Batch:
-        """Each changes what the one before left."""
-        for mitigation in self.active:
+        """Each changes what the one before left, whatever the phase."""
+        for mitigation in self.mitigations:
             batch = mitigation.perturb(batch)
         return batch
 

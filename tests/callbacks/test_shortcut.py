@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ from lightning_attn.attention import AdditiveAttention
 from lightning_attn.callbacks import FaithfulnessCallback, ShortcutProbe
 from lightning_attn.data import DefaultTokens, SyntheticReviewsDataModule
 from lightning_attn.encoders import BiLSTM
+from lightning_attn.metrics.functional.bits import bits_gained
 from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks import AttentionNetwork, ContentFreeNetwork, PooledNetwork
 from lightning_attn.types import InputError
@@ -50,6 +52,18 @@ def test_what_applies_is_logged(tmp_path: Path) -> None:
     found = ours(run.callback_metrics)
     assert set(found) == ALL | {"head_bits", "head_bits_low", "head_bits_high"}
     assert found["length_bits"] == pytest.approx(0.0, abs=1e-6), "there are always as many default tokens"
+
+
+def test_rows_are_what_the_figures_are_means_of(tmp_path: Path) -> None:
+    data, probe = texts(), ShortcutProbe(metrics=["leaked_bits", "head_bits", "evalx_accuracy", "encoding_bits"])
+    run = trainer(tmp_path, callbacks=[probe])
+    run.validate(module_of(ContentFreeNetwork(BiLSTM(8, 6)), data), data, verbose=False)
+    found, rows = ours(run.callback_metrics), probe.rows
+    assert rows["index"].tolist() == list(range(40))
+    assert rows["leaked"].mean() == pytest.approx(found["leaked_bits"], abs=1e-6)
+    assert rows["evalx_right"].mean() == pytest.approx(found["evalx_accuracy"])
+    assert ((rows["judged"] - rows["evalx"]) / np.log(2)).mean() == pytest.approx(found["encoding_bits"], abs=1e-6)
+    assert bits_gained(rows["head"], rows["target"].astype(int)).mean() == pytest.approx(found["head_bits"], abs=1e-6)
 
 
 def test_fit_probes_every_epoch_and_test_under_its_own_name(tmp_path: Path) -> None:

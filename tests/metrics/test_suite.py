@@ -68,6 +68,28 @@ def test_faithfulness_equals_a_loop_over_texts(replace):
             assert found["faithfulness/" + name][row].item() == pytest.approx(value, abs=1e-5), name
 
 
+def test_flips_equal_a_loop_over_texts():
+    # a network that changes its mind
+    batch, network = toy_batch(lengths=(9, 30, 3, 70), classes=6), toy_network(seed=2, classes=6)
+    names = ["faithfulness/flip_fraction", "faithfulness/flip_first"]
+    found, output = measure(network, batch, names)
+    flipped = 0
+    for row, n in enumerate((9, 30, 3, 70)):
+        ids = batch.inputs[row, :n].tolist()
+        order = np.argsort(-output.attention[row, :n].numpy(), kind="stable").tolist()
+        c = int(classes(network, ids).argmax())
+        counts = sorted({1, *(min(n - 1, math.floor(j * n / 50 + 0.5)) for j in range(1, 51))} - {0})
+        changed = []
+        for k in counts:
+            left = classes(network, [token for i, token in enumerate(ids) if i not in order[:k]])
+            changed.append(int(left.argmax()) != c)
+        first = next((k for k, change in zip(counts, changed, strict=True) if change), n)
+        flipped += first < n
+        assert found["faithfulness/flip_fraction"][row].item() == pytest.approx(first / n)
+        assert found["faithfulness/flip_first"][row].item() == changed[0]
+    assert flipped >= 2
+
+
 @pytest.mark.parametrize("encoder", [None, Average(6, 5), CNN(6, 3, (1, 3))])
 def test_an_example_measures_the_same_alone_and_in_a_batch(encoder):
     batch = toy_batch(lengths=(7, 1, 12, 4, 3), special=True, evidence=True, pad_to=16)

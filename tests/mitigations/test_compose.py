@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_attn.mitigations import Compose, InstanceWeighting, Mitigation, NoMitigation, RandomPretraining
+from lightning_attn.mitigations import (
+    Compose,
+    InstanceWeighting,
+    MaskedFineTuning,
+    Mitigation,
+    NoMitigation,
+    RandomPretraining,
+)
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
 from tests.toys import toy_batch, toy_network
 
@@ -65,6 +72,15 @@ def test_pretraining_is_unweighted() -> None:
     assert both.phase == "learn"
     assert both.weigh(output.learned, batch).shape == (4,)
     assert both.auxiliary_loss(output, batch, network) > 0
+
+
+def test_what_is_read_is_changed_in_pretraining_too() -> None:
+    batch, network = toy_batch(lengths=(9, 9, 9, 9)), toy_network()
+    both = Compose([RandomPretraining(epochs=1), MaskedFineTuning(share=1.0)])
+    network.mitigation = both
+    for epoch in (0, 1):
+        both.trainable(network, epoch)
+        assert (both.perturb(batch).inputs != batch.inputs).any()
 
 
 def test_all_metrics_are_handed_on() -> None:

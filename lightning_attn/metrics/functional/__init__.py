@@ -12,6 +12,7 @@ from lightning_attn.metrics.functional.disagreement import (
     risk_coverage,
 )
 from lightning_attn.metrics.functional.erasure import aopc, comprehensiveness, explained, log_odds, sufficiency
+from lightning_attn.metrics.functional.flips import flip_first, flip_fraction
 from lightning_attn.metrics.functional.instances import (
     INSTANCE_MEASURES,
     aopc_r,
@@ -38,6 +39,8 @@ __all__ = [
     "effective_tokens",
     "entropy",
     "explained",
+    "flip_first",
+    "flip_fraction",
     "instance_measures",
     "jensen_shannon",
     "kendall_tau",

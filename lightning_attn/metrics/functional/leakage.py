@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -78,6 +78,8 @@ class Leakage:
         fano_bits: Bits that such an accuracy implies by Fano's inequality.
         count: Examples used.
         reason: Empty, or why there is no result.
+        gains: Bits of each example, whose mean is ``leaked_bits``, shape ``(N,)``: NaN for examples that were left out;
+            empty if there is no result.
     """
 
     leaked_bits: float = math.nan
@@ -89,6 +91,7 @@ class Leakage:
     fano_bits: float = math.nan
     count: int = 0
     reason: str = ""
+    gains: Array = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
 
 
 def leaked_bits(features: Array, target: NDArray[np.int64], folds: int = 5, seed: int = 0) -> Leakage:
@@ -116,6 +119,8 @@ def leaked_bits(features: Array, target: NDArray[np.int64], folds: int = 5, seed
     features, target = features[chosen], np.searchsorted(usable, target[chosen])
     held_out = _held_out(features, target, folds, seed)
     gain = _bits(held_out, target)
+    gains = np.full(len(chosen), np.nan)
+    gains[chosen] = gain
     low, high = bootstrap_interval(gain, seed)
     accuracy = float((held_out.argmax(axis=1) == target).mean())
     return Leakage(
@@ -127,6 +132,7 @@ def leaked_bits(features: Array, target: NDArray[np.int64], folds: int = 5, seed
         mask_only_accuracy=accuracy,
         fano_bits=fano_bits(np.bincount(target) / len(target), accuracy),
         count=len(target),
+        gains=gains,
     )
 
 

@@ -48,6 +48,16 @@ def test_length_is_reported_apart():
     assert abs(result.leaked_bits - result.length_bits) < 0.05
 
 
+def test_gains_of_the_examples_have_the_leaked_bits_as_their_mean():
+    features, target = masks(120, 1, 1.0)
+    target = np.concatenate([target, [2]])  # a class of one example is left out
+    result = leaked_bits(np.concatenate([features, features[:1]]), target)
+    assert result.gains.shape == (121,)
+    assert np.isnan(result.gains[120])
+    assert np.nanmean(result.gains) == pytest.approx(result.leaked_bits)
+    assert len(leaked_bits(features[:0], target[:0]).gains) == 0
+
+
 def test_same_input_same_result():
     assert leaked_bits(*masks(120, 1, 1.0)) == leaked_bits(*masks(120, 1, 1.0))
 

@@ -1,0 +1,1 @@
+"""The shortcut laboratory: does a mitigation close the shortcut, at what cost, and is it the mitigation that does?"""

@@ -1,0 +1,117 @@
+"""The data of each experiment: the same texts for every seed, in another order."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning_attn.data import (
+    BlockMaskDataModule,
+    DefaultTokens,
+    ERASERDataModule,
+    SSTDataModule,
+    SyntheticReviewsDataModule,
+    TextDataModule,
+    WordProcessor,
+)
+from lightning_attn.data.base import AttentionDataModule
+from lightning_attn.data.encoded import SplitDataset
+from lightning_attn.types import DataSchema
+
+DEFAULT_TOKENS = 4
+REVIEWS = {"train": 8000, "test": 1000}
+
+
+class Reordered(AttentionDataModule):
+    """The splits of another data module, with training batches in an order of its own.
+
+    A seed decides how some data modules split or arrange their texts. Here every seed trains on the same texts, so that
+    arms and seeds can be compared example by example.
+
+    Args:
+        data: Is set up here.
+        batch_size: Examples of a training batch.
+        seed: Of the order.
+    """
+
+    def __init__(self, data: AttentionDataModule, batch_size: int, seed: int) -> None:
+        super().__init__(batch_size, seed, evaluation_batch_size=64)
+        self.data = data
+        data.prepare_data()
+        data.setup()
+
+    @property
+    def schema(self) -> DataSchema:
+        return self.data.schema
+
+    @property
+    def splits(self) -> list[str]:
+        return self.data.splits
+
+    def dataset(self, split: str) -> SplitDataset:
+        return self.data.dataset(split)
+
+    def export(self) -> dict[str, Any]:
+        return self.data.export()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.data.restore(state)
+
+    def describe(self) -> str:
+        return self.data.describe()
+
+
+def _some_reviews(folder: Path, work: Path) -> Path:
+    """A folder with so many reviews of each file, as many of each class, drawn once."""
+    found = work / f"imdb-{REVIEWS['train']}"
+    for split, count in REVIEWS.items():
+        if (found / f"{split}.jsonl").is_file():
+            continue
+        with lzma.open(folder / f"{split}.jsonl.xz", "rt", encoding="utf-8") as file:
+            rows = [json.loads(line) for line in file]
+        chosen: list[Any] = []
+        for label in sorted({row["label"] for row in rows}):
+            chosen += random.Random(0).sample([row for row in rows if row["label"] == label], count // 2)
+        found.mkdir(parents=True, exist_ok=True)
+        unfinished = found / f"{split}.{os.getpid()}"
+        unfinished.write_text("".join(json.dumps(row) + "\n" for row in chosen))
+        unfinished.replace(found / f"{split}.jsonl")
+    return found
+
+
+def _synthetic(processor: Any, **more: Any) -> AttentionDataModule:
+    return SyntheticReviewsDataModule(train_size=320, val_size=60, test_size=80, processor=processor, **more)
+
+
+def words(**options: Any) -> WordProcessor:
+    """Words that occur twice in training; the others train ``<unk>``, which replaces tokens in version B."""
+    return WordProcessor(min_frequency=2, **options)
+
+
+Source = Callable[[Path, Path, Any], AttentionDataModule]
+
+#: By name, from the folder of all data, a folder for files made here and the processor, the data.
+SOURCES: dict[str, Source] = {
+    "SST": lambda root, work, processor: SSTDataModule(root / "sst", processor=processor or words()),
+    "SST+Wiki": lambda root, work, processor: BlockMaskDataModule(root / "sst_wiki", processor=processor or words()),
+    "IMDB": lambda root, work, processor: TextDataModule(
+        _some_reviews(root / "imdb", work), processor=processor or words(max_length=200)
+    ),
+    "movies": lambda root, work, processor: ERASERDataModule(
+        root / "eraser_movies", processor=processor or words(max_length=400)
+    ),
+    "reviews": lambda root, work, processor: _synthetic(processor, distractors=0.0),
+    "reviews+noise": lambda root, work, processor: _synthetic(processor, distractors=1.0),
+}
+
+
+def data_of(cell: dict[str, Any], root: str, work: str) -> Reordered:
+    """The data of a cell; with default tokens for the content-free task."""
+    processor = DefaultTokens(DEFAULT_TOKENS, words()) if cell["mask"] == "content-free" else None
+    source = SOURCES[cell["data"]]
+    return Reordered(source(Path(root), Path(work), processor), cell["batch"], cell["seed"])

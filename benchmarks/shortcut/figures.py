@@ -1,0 +1,55 @@
+"""The figures of ``results/shortcut.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+
+from benchmarks.shortcut.tables import Table, label
+from benchmarks.shortcut.verdict import metric_of
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+COLOURS = {"better": "tab:green", "worse": "tab:red", "undecided": "0.5"}
+
+
+def draw_bits(table: Table) -> Figure:
+    """Head bits and leaked bits against accuracy, a point a training."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), sharex=True, sharey=True, layout="constrained")
+    colours = plt.get_cmap("tab20")
+    for axis, name in zip(axes, ("head_bits", "leaked_bits"), strict=True):
+        for number, row in enumerate(table.rows):
+            accuracy, bits = table.figures(row, "accuracy"), table.figures(row, name)
+            axis.scatter(accuracy[: len(bits)], bits, s=22, color=colours(number % 20), label=row)
+        error = 1 - np.linspace(0.5, 0.95, 100)
+        fano = 1 + error * np.log2(error) + (1 - error) * np.log2(1 - error)
+        axis.plot(1 - error, fano, color="0.7", lw=1, zorder=0, label="Fano")
+        axis.set(xlabel="accuracy", ylabel="bits", title=name.replace("_", " "))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=7)
+    return figure
+
+
+def draw_differences(table: Table, columns: Sequence[str], reference: str = "none") -> Figure:
+    """A panel a metric: difference of every arm to a reference, with its interval, coloured by the verdict."""
+    rows = [row for row in table.rows if row != reference]
+    figure, axes = plt.subplots(
+        1, len(columns), figsize=(2.4 * len(columns) + 2, 0.28 * len(rows) + 1.2), sharey=True, layout="constrained"
+    )
+    for axis, name in zip(np.atleast_1d(axes), columns, strict=True):
+        axis.axvline(0, color="0.8", lw=1)
+        for place, row in enumerate(rows):
+            found = table.difference(row, reference, name)
+            if found is not None:
+                colour = COLOURS[found.verdict(metric_of(name).direction)]
+                axis.plot([found.low, found.high], [place, place], color=colour, lw=1.5)
+                axis.plot([found.mean], [place], "o", color=colour, ms=4)
+        version = {"b": "B: ", "c": "C: "}.get(name.split("/")[0], "")
+        axis.set_title(version + label(name), fontsize=7)
+        axis.tick_params(labelsize=7)
+        axis.set_yticks(range(len(rows)), rows)
+        axis.set_ylim(len(rows) - 0.5, -0.5)
+    return figure

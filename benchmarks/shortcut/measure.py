@@ -1,0 +1,197 @@
+"""One cell of ``benchmarks.shortcut``: train, probe what travels in the mask, perturb, and keep a figure an example."""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.cells import Cell, rounded
+from benchmarks.shortcut.data import Reordered, data_of
+from benchmarks.shortcut.kept import packed
+from benchmarks.shortcut.training import judge_of, trained, trainer_of
+from lightning_attn.budget import Fractions
+from lightning_attn.callbacks import ShortcutProbe
+from lightning_attn.metrics import Settings, measure
+from lightning_attn.metrics.functional import comprehensiveness, kendall_tau, sufficiency
+from lightning_attn.metrics.functional.bits import bits_gained
+from lightning_attn.metrics.functional.erasure import explained
+from lightning_attn.metrics.functional.leakage import fano_bits
+from lightning_attn.modules import AttentionClassifier
+from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.perturbation import Delete, Perturbation, Replace, sweep, top_k_kept, top_k_removed
+from lightning_attn.randomness import mix, uniform
+from lightning_attn.types import Batch
+
+Array = NDArray[np.float64]
+Rows = dict[str, Array]
+
+KEPT = 600  # examples whose own figures are kept of what is measured on the whole test split
+VALIDATED = 100  # validation texts on which arms and settings are chosen
+ERASURE = ("comprehensiveness", "sufficiency")
+#: Faithfulness measures, less ``faithfulness/``; ``kendall_loo`` costs as much as the others together.
+MEASURED = ("kendall_gradient", "kendall_loo", *ERASURE, *(f"{name}_random" for name in ERASURE))
+FLIPS = ("flip_fraction", "flip_fraction_random", "flip_first")
+
+
+def device() -> torch.device:
+    """Where Lightning trains."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def order_of(data: Reordered, split: str) -> NDArray[np.int64]:
+    """Rows of a split in an order that is always the same and has nothing to do with their labels."""
+    return mix(torch.arange(len(data.dataset(split)))).argsort().numpy()
+
+
+def batches_of(data: Reordered, split: str, count: int) -> list[Batch]:
+    """The first examples in that order, in batches of about equal lengths."""
+    dataset = data.dataset(split)
+    rows = order_of(data, split)[:count]
+    rows = rows[np.argsort(dataset.lengths[rows], kind="stable")]
+    return [dataset[rows[first : first + 32].tolist()].to(device()) for first in range(0, len(rows), 32)]
+
+
+def in_order(parts: Mapping[str, list[Tensor]], index: list[Tensor], order: NDArray[np.int64]) -> Rows:
+    """Figures of batches as one array a name, in the order of :func:`order_of`."""
+    place = {int(row): number for number, row in enumerate(torch.cat(index).tolist())}
+    chosen = [place[row] for row in order.tolist() if row in place]
+    return {name: torch.cat(several).double().cpu().numpy()[chosen] for name, several in parts.items()}
+
+
+def perturbed(
+    network: AttentionNetwork, data: Reordered, split: str, count: int, names: tuple[str, ...], how: Perturbation
+) -> tuple[Rows, list[Tensor]]:
+    """Measures of the first examples, by name; and the attention to each batch of them."""
+    parts: dict[str, list[Tensor]] = {}
+    index, attention = [], []
+    for batch in batches_of(data, split, count):
+        found, output = measure(network, batch, names, Settings(perturbation=how))
+        for name, values in found.items():
+            parts.setdefault(name.split("/")[1], []).append(values)
+        index.append(batch.index)
+        attention.append(output.attention)
+    rows = in_order(parts, index, order_of(data, split))
+    for name in (*ERASURE, "flip_fraction"):
+        if f"{name}_random" in rows:
+            rows[f"{name}_gain"] = rows[name] - rows.pop(f"{name}_random")
+    return {name: values for name, values in rows.items() if not np.isnan(values).all()}, attention
+
+
+def judged(judge: AttentionNetwork, data: Reordered, count: int, attention: list[Tensor]) -> Rows:
+    """Comprehensiveness and sufficiency, less those of random rankings, of the rankings in the judge."""
+    parts: dict[str, list[Tensor]] = {}
+    index = []
+    for batch, weights in zip(batches_of(data, "test", count), attention, strict=True):
+        rankings = {"": weights, "_random": uniform(batch.index, batch.valid.shape[1], 0)}
+        counts = Fractions().counts(batch)
+        requests = {f"without{name}": top_k_removed(one, batch, counts) for name, one in rankings.items()}
+        requests |= {f"only{name}": top_k_kept(one, batch, counts) for name, one in rankings.items()}
+        with torch.no_grad():
+            full = judge.schema.probabilities(judge(batch).logits)
+        target = full.argmax(dim=-1)
+        found = {name: explained(p, target) for name, p in sweep(judge, batch, requests, Replace(), full=full).items()}
+        whole = full.gather(1, target[:, None]).squeeze(1)
+        whole = whole.masked_fill(batch.inner.sum(dim=-1) < 2, torch.nan)
+        for measured, name, request in ((comprehensiveness, ERASURE[0], "without"), (sufficiency, ERASURE[1], "only")):
+            gain = measured(whole, found[request]) - measured(whole, found[f"{request}_random"])
+            parts.setdefault(f"{name}_gain", []).append(gain)
+        index.append(batch.index)
+    return in_order(parts, index, order_of(data, "test"))
+
+
+def probed(network: AttentionNetwork, data: Reordered, evaluators: bool) -> tuple[Rows, dict[str, float]]:
+    """What the whole test split says of accuracy and of label information in the mask: by example, and as figures."""
+    metrics = ["leaked_bits", "head_bits", "post_hoc_accuracy"]
+    metrics += ["evalx_accuracy", "encoding_bits"] if evaluators else []
+    probe = ShortcutProbe(max_examples=None, metrics=metrics)
+    with tempfile.TemporaryDirectory() as folder:
+        logged = trainer_of(1, folder, [probe]).test(AttentionClassifier(network), data, verbose=False)[0]
+    network.to(device())
+    figures = {name.split("/", 2)[2]: float(value) for name, value in logged.items() if name.count("/") == 2}
+    figures["accuracy"] = float(logged["test/accuracy"])
+    rows, order = probe.rows, order_of(data, "test")
+    target = rows["target"].astype(np.int64)
+    figures["accuracy_fano_bits"] = fano_bits(np.bincount(target) / len(target), figures["accuracy"])
+    found = {"leaked_bits": rows["leaked"]} if "leaked" in rows else {}
+    if "head" in rows:
+        found["head_bits"] = bits_gained(rows["head"], target)
+    if "evalx" in rows:
+        found["encoding_bits"] = (rows["judged"] - rows["evalx"]) / math.log(2)
+        found["evalx_accuracy"] = rows["evalx_right"]
+    found["accuracy"] = correct(network, data)
+    return {name: values[order] for name, values in found.items()}, figures
+
+
+def correct(network: AttentionNetwork, data: Reordered) -> Array:
+    """1 where the class of a test example is predicted, in the order of the rows."""
+    dataset = data.dataset("test")
+    found = np.empty(len(dataset))
+    for rows in np.array_split(np.argsort(dataset.lengths, kind="stable"), math.ceil(len(dataset) / 64)):
+        batch = dataset[rows.tolist()].to(device())
+        with torch.no_grad():
+            found[rows] = (network(batch).logits.argmax(dim=-1) == batch.target).double().cpu().numpy()
+    return found
+
+
+def agreement(one: list[Tensor], other: list[Tensor], data: Reordered, count: int) -> Array:
+    """Kendall's tau of two networks' attention to the same texts."""
+    batches = batches_of(data, "test", count)
+    taus = [kendall_tau(a, b, batch.inner).tau for a, b, batch in zip(one, other, batches, strict=True)]
+    return in_order({"tau": taus}, [batch.index for batch in batches], order_of(data, "test"))["tau"]
+
+
+def compute(cell: Cell, root: str, work: str) -> dict[str, Any]:
+    """Train the networks of a cell and measure them.
+
+    Returns:
+        ``figures``: by name, means over examples; those of version B begin with ``b/``, of the judge with ``c/``, of
+        the validation split with ``val/``. ``rows``: by name, figures of the first test examples, packed.
+    """
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    data = data_of(cell, root, work)
+    network = trained(cell, data)
+    content_free = cell["mask"] == "content-free"
+    rows, figures = probed(network, data, evaluators=not content_free)
+    if not content_free:
+        rows |= _versions(cell, data, network, figures, work)
+    for name, values in rows.items():
+        if not np.isnan(values).all():
+            figures.setdefault(name, float(np.nanmean(values)))
+    kept = {name: packed(values if "accuracy" in name else values[:KEPT]) for name, values in rows.items()}
+    return {"figures": rounded(figures), "rows": kept}
+
+
+def _versions(cell: Cell, data: Reordered, network: AttentionNetwork, figures: dict[str, float], work: str) -> Rows:
+    """Versions A, B and C, and the validation figures of B, which go into ``figures``."""
+    count, names = cell["explained"], MEASURED if cell["loo"] else tuple(n for n in MEASURED if n != "kendall_loo")
+    full = tuple(f"faithfulness/{name}" for name in (*names, *FLIPS))
+    rows, attention = perturbed(network, data, "test", count, (*full, "plausibility/auprc"), Delete())
+    twin = network if cell["arm"] == "masked fine-tuning" else trained(cell, data, masked=True).to(device())
+    second, other = perturbed(twin, data, "test", count, full, Replace())
+    rows |= {f"b/{name}": values for name, values in second.items()}
+    rows["b/accuracy"] = correct(twin, data)[order_of(data, "test")]
+    rows["b/agreement"] = agreement(attention, other, data, count)
+    judge = judge_of(cell, data, work).to(device())
+    rows |= {f"c/{name}": values for name, values in judged(judge, data, count, attention).items()}
+    erasure = tuple(f"faithfulness/{name}" for name in MEASURED if name.startswith(ERASURE))
+    validation, _ = perturbed(twin, data, "val", VALIDATED, erasure, Replace())
+    for name in ERASURE:
+        figures[f"val/{name}_gain"] = float(np.nanmean(validation[f"{name}_gain"]))
+    figures["val/accuracy"] = _accuracy(network, data)
+    return rows
+
+
+def _accuracy(network: AttentionNetwork, data: Reordered) -> float:
+    right = [(network(batch).logits.argmax(dim=-1) == batch.target) for batch in batches_of(data, "val", 10**9)]
+    return float(torch.cat(right).double().mean())
