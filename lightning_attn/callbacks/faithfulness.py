@@ -14,7 +14,19 @@ from torch import Tensor, nn
 from lightning_attn.callbacks.sampling import ExampleSample
 from lightning_attn.callbacks.shortcut import ShortcutProbe
 from lightning_attn.callbacks.timing import measures_now, network_of
-from lightning_attn.metrics import IOUF1, MEASURES, ExampleMean, LeakedBits, PerExampleMean, Settings, measure
+from lightning_attn.metrics import (
+    ERASURE,
+    IOUF1,
+    MEASURES,
+    ChunkMean,
+    ExampleMean,
+    LeakedBits,
+    PerExampleMean,
+    Preset,
+    Settings,
+    get_preset,
+    measure,
+)
 from lightning_attn.perturbation import Perturbation
 from lightning_attn.types import Batch, InputError
 
@@ -41,6 +53,13 @@ DEFAULT: tuple[str, ...] = tuple(
     for name in KNOWN
     if name not in ("faithfulness/adversarial_jsd", "faithfulness/aopc_random", "faithfulness/log_odds_random")
 )
+
+
+def _metric(name: str, preset: Preset) -> PerExampleMean:
+    if name == "plausibility/iou_f1":
+        return IOUF1()
+    measure = name.removeprefix("faithfulness/").removesuffix("_random")
+    return ChunkMean(preset.chunks) if measure in ERASURE and preset.chunks > 1 else ExampleMean()
 
 
 class ExampleSum(PerExampleMean):
@@ -77,7 +96,9 @@ class FaithfulnessCallback(Callback):
         metrics: Names as they are logged, less the split; None means all but the most costly one,
             ``faithfulness/adversarial_jsd``.
         splits: Where to measure.
-        perturbation: What happens to removed tokens; None means ``Delete()``.
+        preset: Name of a way to measure comprehensiveness, sufficiency, AOPC and log-odds, out of
+            :data:`lightning_attn.metrics.PRESETS`, or one of your own. Values of different presets cannot be compared.
+        perturbation: What happens to removed tokens; None leaves it to the preset.
         max_tokens: Positions, padding included, that perturbed texts may have in one forward pass.
         seed: Of the sample, of permutations and of random rankings.
 
@@ -91,6 +112,7 @@ class FaithfulnessCallback(Callback):
         max_examples: int | None = 128,
         metrics: Sequence[str] | None = None,
         splits: Sequence[Split] = ("val", "test"),
+        preset: str | Preset = "ours",
         perturbation: Perturbation | None = None,
         max_tokens: int = 16384,
         seed: int = 0,
@@ -108,13 +130,10 @@ class FaithfulnessCallback(Callback):
         self.every_n_epochs = every_n_epochs
         self.max_examples = max_examples
         self.splits = tuple(splits)
-        self.settings = Settings(perturbation=perturbation, max_tokens=max_tokens, seed=seed)
+        chosen = get_preset(preset)
+        self.settings = Settings(preset=chosen, perturbation=perturbation, max_tokens=max_tokens, seed=seed)
         self._sample = ExampleSample(max_examples, seed)
-        self._metrics: dict[str, PerExampleMean] = {
-            name: IOUF1() if name == "plausibility/iou_f1" else ExampleMean()
-            for name in self.names
-            if name not in _SHORTCUT
-        }
+        self._metrics = {name: _metric(name, chosen) for name in self.names if name not in _SHORTCUT}
         self._examples = {"faithfulness/examples": ExampleSum(), "faithfulness/skipped": ExampleSum()}
         self._leakage = LeakedBits(seed=seed) if any(name in _SHORTCUT for name in self.names) else None
         self._told: set[str] = set()
