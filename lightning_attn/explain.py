@@ -214,7 +214,7 @@ def explain_command(options: Sequence[str]) -> int:
         default=0.05,
         help="for lafa: as near as this share of the pairs of training texts is near; 1: any (default: %(default)s)",
     )
-    parser.add_argument("--heads", help='for mask_lrp: a JSON file such as {"layers": [[0, 3], [], ...]}, heads from 0')
+    parser.add_argument("--heads", help="for mask_lrp: the JSON file of lightning-attn heads")
     parser.add_argument("-o", "--output", help="write a page to look at, such as page.html")
     parser.add_argument("--json", default="-", help="where one JSON object a text goes (default: the standard output)")
     parser.add_argument("--batch_size", type=int, default=32, help="texts read at once (default: %(default)s)")
@@ -246,7 +246,7 @@ def explain_command(options: Sequence[str]) -> int:
     with quiet():
         explainer = Explainer(arguments.ckpt_path)
         progress = len(texts) > arguments.batch_size and sys.stderr.isatty()
-        made = {name: method_by_name(name, arguments) for name in methods}
+        made = {name: method_by_name(name, arguments, explainer.network) for name in methods}
         explanations = explainer.explain(texts, made, arguments.batch_size, progress, queries)
         alone = sum(item.neighbours == [] for item in explanations)
         if alone:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,6 +39,7 @@ class Perturbation(ABC):
         """
 
 
+@dataclass(eq=False)  # so that a configuration in which one stands can be written down
 class Delete(Perturbation):
     """Removed positions disappear and the rest closes up. The default."""
 
@@ -74,6 +76,7 @@ class Overwrite(Perturbation):
         return batch.replace(inputs=inputs, valid=batch.valid[:, :length], special=batch.special[:, :length])
 
 
+@dataclass(eq=False)
 class Replace(Overwrite):
     """Removed tokens become ``schema.replacement_id``, [MASK] or ``<unk>``; removed instances become zeros."""
 
@@ -82,6 +85,7 @@ class Replace(Overwrite):
         return schema.replacement_id
 
 
+@dataclass(eq=False)
 class Pad(Overwrite):
     """Removed tokens become ``schema.pad_id`` but stay valid, as in Mask-LRP and AttCAT; instances become zeros."""
 

@@ -14,12 +14,16 @@ from lightning_attn.callbacks.shortcut import ShortcutProbe
 from lightning_attn.callbacks.timing import network_of
 from lightning_attn.metrics import (
     COSTLY_MEASURES,
+    ERASURE,
     IOUF1,
     MEASURES,
+    ChunkMean,
     ExampleMean,
     LeakedBits,
     PerExampleMean,
+    Preset,
     Settings,
+    get_preset,
     measure,
 )
 from lightning_attn.perturbation import Perturbation
@@ -44,6 +48,13 @@ KNOWN: tuple[str, ...] = (*(name for name in MEASURES if name not in _IOU), "pla
 DEFAULT: tuple[str, ...] = tuple(
     name for name in KNOWN if name not in (*COSTLY_MEASURES, "faithfulness/aopc_random", "faithfulness/log_odds_random")
 )
+
+
+def _metric(name: str, preset: Preset) -> PerExampleMean:
+    if name == "plausibility/iou_f1":
+        return IOUF1()
+    measure = name.removeprefix("faithfulness/").removesuffix("_random")
+    return ChunkMean(preset.chunks) if measure in ERASURE and preset.chunks > 1 else ExampleMean()
 
 
 class ExampleSum(PerExampleMean):
@@ -80,7 +91,9 @@ class FaithfulnessCallback(SampledCallback):
         metrics: Names as they are logged, less the split; None means all but the costly ones,
             ``faithfulness/adversarial_jsd`` and ``faithfulness/flip_*``.
         splits: Where to measure.
-        perturbation: What happens to removed tokens; None means ``Delete()``.
+        preset: Name of a way to measure comprehensiveness, sufficiency, AOPC and log-odds, out of
+            :data:`lightning_attn.metrics.PRESETS`, or one of your own. Values of different presets cannot be compared.
+        perturbation: What happens to removed tokens; None leaves it to the preset.
         max_tokens: Positions, padding included, that perturbed texts may have in one forward pass.
         seed: Of the sample, of permutations and of random rankings.
 
@@ -94,6 +107,7 @@ class FaithfulnessCallback(SampledCallback):
         max_examples: int | None = 128,
         metrics: Sequence[str] | None = None,
         splits: Sequence[Split] = SPLITS,
+        preset: str | Preset = "ours",
         perturbation: Perturbation | None = None,
         max_tokens: int = 16384,
         seed: int = 0,
@@ -102,12 +116,9 @@ class FaithfulnessCallback(SampledCallback):
         self._at_least_one(max_tokens=max_tokens)
         self.names = DEFAULT if metrics is None else tuple(metrics)
         self._known("metric", self.names, KNOWN)
-        self.settings = Settings(perturbation=perturbation, max_tokens=max_tokens, seed=seed)
-        self._metrics: dict[str, PerExampleMean] = {
-            name: IOUF1() if name == "plausibility/iou_f1" else ExampleMean()
-            for name in self.names
-            if name not in _SHORTCUT
-        }
+        chosen = get_preset(preset)
+        self.settings = Settings(preset=chosen, perturbation=perturbation, max_tokens=max_tokens, seed=seed)
+        self._metrics = {name: _metric(name, chosen) for name in self.names if name not in _SHORTCUT}
         self._examples = {"faithfulness/examples": ExampleSum(), "faithfulness/skipped": ExampleSum()}
         self._leakage = LeakedBits(seed=seed) if any(name in _SHORTCUT for name in self.names) else None
         self._told: set[str] = set()

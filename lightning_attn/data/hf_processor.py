@@ -102,6 +102,14 @@ class HuggingFaceProcessor(TextProcessor):
         pieces = [string[first:last].strip() for first, last in encoding.offsets]
         return [piece or token for piece, token in zip(pieces, encoding.tokens, strict=True)]
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """A copy of the tokenizer that neither pads nor cuts; its encodings know their characters."""
+        copy = Tokenizer.from_str(self._json)
+        copy.no_padding()
+        copy.no_truncation()
+        return copy
+
     def settings(self) -> dict[str, Any]:
         """The arguments; and the content of the tokenizer files, if they are in a folder."""
         folder = Path(self.name_or_path).expanduser()

@@ -1,4 +1,4 @@
-"""Loading classifiers of the Hugging Face Hub: `load_classifier`, and whose classes are which: `class_order`."""
+"""Classifiers of the Hugging Face Hub: `load_classifier`, and what their classes are: `class_order`, `own_schema`."""
 
 from __future__ import annotations
 
@@ -58,6 +58,17 @@ def load_classifier(network: HubModel, found: PretrainedConfig, schema: DataSche
         model.config.id2label = dict(enumerate(schema.class_names))
         model.config.label2id = {name: number for number, name in enumerate(schema.class_names)}
     return cast("PreTrainedModel", model)
+
+
+def own_schema(found: PretrainedConfig) -> DataSchema:
+    """What a model's configuration says of its classes and of its vocabulary."""
+    return DataSchema(
+        num_classes=found.num_labels,
+        class_names=tuple(str(found.id2label[number]) for number in range(found.num_labels)),
+        multi_label=found.problem_type == "multi_label_classification",
+        vocabulary_size=found.vocab_size,
+        pad_id=found.pad_token_id or 0,
+    )
 
 
 def class_order(name: str, found: PretrainedConfig, schema: DataSchema) -> list[int] | None:

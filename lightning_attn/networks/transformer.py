@@ -16,7 +16,7 @@ from lightning_attn.attention.self_attention import Attend, Calls, own_attention
 from lightning_attn.encoders.hub import HubModel, longest, readable, silent
 from lightning_attn.evaluation import evaluating
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.networks.hub_classifier import class_order, load_classifier
+from lightning_attn.networks.hub_classifier import class_order, load_classifier, own_schema
 from lightning_attn.networks.model_parts import above, below, has_known_parts, without
 from lightning_attn.types import AttentionOutput, Batch, DataSchema, InputError
 
@@ -77,6 +77,21 @@ class TransformerNetwork(HubModel, AttentionNetwork):
         self.attention = ClassifyingRow()
 
     @classmethod
+    def load(cls, name_or_path: str, layers: Sequence[int] = (-1,), heads: Sequence[int] | None = None) -> Self:
+        """A network built with the classes and the vocabulary that the model itself has, in evaluation mode.
+
+        Args:
+            name_or_path: See :class:`TransformerNetwork`; a model without a classifier gets an untrained one.
+            layers: See :class:`TransformerNetwork`.
+            heads: See :class:`TransformerNetwork`.
+
+        Raises:
+            InputError: There is no such model, or it cannot be used here.
+        """
+        network = cls(name_or_path, layers, heads)
+        return network.build(own_schema(network._read_config())).eval()
+
+    @classmethod
     def of(
         cls,
         model: PreTrainedModel,
@@ -97,19 +112,9 @@ class TransformerNetwork(HubModel, AttentionNetwork):
         """
         found = model.config
         network = cls(found._name_or_path or type(model).__name__, layers, heads)
-        names = tuple(str(found.id2label[number]) for number in range(found.num_labels))
         network.__dict__["_given"] = model  # no part yet
         training = model.training
-        network.build(
-            schema
-            or DataSchema(
-                num_classes=found.num_labels,
-                class_names=names,
-                multi_label=found.problem_type == "multi_label_classification",
-                vocabulary_size=found.vocab_size,
-                pad_id=found.pad_token_id or 0,
-            )
-        )
+        network.build(schema or own_schema(found))
         network.train(training)
         return network
 
@@ -237,6 +242,11 @@ class TransformerNetwork(HubModel, AttentionNetwork):
     def heads_per_layer(self) -> int:
         """Number of attention heads of each layer."""
         return self.choice.heads_per_layer
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens that the model can read, special ones included."""
+        return self._longest
 
     @property
     def self_attention(self) -> list[nn.Module]:
