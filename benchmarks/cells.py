@@ -82,11 +82,13 @@ def rounded(value: Any, digits: int = 5) -> Any:
 
 
 def mean_and_deviation(values: Iterable[float], digits: int = 3) -> str:
-    """``mean ± standard deviation`` over seeds, without the leading zero."""
+    """``mean ± standard deviation`` over seeds, without the leading zero; the one value there is if there is one."""
     array = np.array([value for value in values if value is not None], dtype=float)
     if not len(array):
         return "-"
-    deviation = array.std(ddof=1) if len(array) > 1 else float("nan")
+    if len(array) == 1:
+        return _short(array[0], digits)
+    deviation = array.std(ddof=1)
     return f"{_short(array.mean(), digits)} ± {_short(deviation, digits)}"
 
 

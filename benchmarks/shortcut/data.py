@@ -85,7 +85,8 @@ def _some_reviews(folder: Path, work: Path) -> Path:
 
 
 def _synthetic(processor: Any, **more: Any) -> AttentionDataModule:
-    return SyntheticReviewsDataModule(train_size=320, val_size=60, test_size=80, processor=processor, **more)
+    sizes = {"train_size": 320, "val_size": 60, "test_size": 80}
+    return SyntheticReviewsDataModule(**sizes, negation=0.0, processor=processor, **more)
 
 
 def words(**options: Any) -> WordProcessor:

@@ -34,9 +34,19 @@ from lightning_attn.types import Batch
 Array = NDArray[np.float64]
 Rows = dict[str, Array]
 
-KEPT = 600  # examples whose own figures are kept of what is measured on the whole test split
+KEPT = 400  # examples whose own figures are kept of what is measured on the whole test split
+JUDGED = 4000  # training texts that evaluators learn from
 VALIDATED = 100  # validation texts on which arms and settings are chosen
 ERASURE = ("comprehensiveness", "sufficiency")
+#: What is shown as a mean alone, not compared example by example.
+SHOWN = (
+    "comprehensiveness",
+    "sufficiency",
+    "flip_fraction_gain",
+    "b/comprehensiveness",
+    "b/sufficiency",
+    "b/agreement",
+)
 #: Faithfulness measures, less ``faithfulness/``; ``kendall_loo`` costs as much as the others together.
 MEASURED = ("kendall_gradient", "kendall_loo", *ERASURE, *(f"{name}_random" for name in ERASURE))
 FLIPS = ("flip_fraction", "flip_fraction_random", "flip_first")
@@ -112,7 +122,7 @@ def probed(network: AttentionNetwork, data: Reordered, evaluators: bool) -> tupl
     """What the whole test split says of accuracy and of label information in the mask: by example, and as figures."""
     metrics = ["leaked_bits", "head_bits", "post_hoc_accuracy"]
     metrics += ["evalx_accuracy", "encoding_bits"] if evaluators else []
-    probe = ShortcutProbe(max_examples=None, metrics=metrics)
+    probe = ShortcutProbe(max_examples=None, metrics=metrics, train_examples=JUDGED)
     with tempfile.TemporaryDirectory() as folder:
         logged = trainer_of(1, folder, [probe]).test(AttentionClassifier(network), data, verbose=False)[0]
     network.to(device())
@@ -125,15 +135,17 @@ def probed(network: AttentionNetwork, data: Reordered, evaluators: bool) -> tupl
     if "head" in rows:
         found["head_bits"] = bits_gained(rows["head"], target)
     if "evalx" in rows:
-        found["encoding_bits"] = (rows["judged"] - rows["evalx"]) / math.log(2)
+        # less that of masks of other texts, which cannot encode anything
+        known, other = rows["judged"] - rows["evalx"], rows["control"] - rows["other"]
+        found["encoding_gain"] = (known - other) / math.log(2)
         found["evalx_accuracy"] = rows["evalx_right"]
-    found["accuracy"] = correct(network, data)
+    found["accuracy"] = correct(network, data, "test")
     return {name: values[order] for name, values in found.items()}, figures
 
 
-def correct(network: AttentionNetwork, data: Reordered) -> Array:
-    """1 where the class of a test example is predicted, in the order of the rows."""
-    dataset = data.dataset("test")
+def correct(network: AttentionNetwork, data: Reordered, split: str) -> Array:
+    """1 where the class of an example is predicted, in the order of the rows of the split."""
+    dataset = data.dataset(split)
     found = np.empty(len(dataset))
     for rows in np.array_split(np.argsort(dataset.lengths, kind="stable"), math.ceil(len(dataset) / 64)):
         batch = dataset[rows.tolist()].to(device())
@@ -154,44 +166,51 @@ def compute(cell: Cell, root: str, work: str) -> dict[str, Any]:
 
     Returns:
         ``figures``: by name, means over examples; those of version B begin with ``b/``, of the judge with ``c/``, of
-        the validation split with ``val/``. ``rows``: by name, figures of the first test examples, packed.
+        the validation split with ``val/``. ``rows``: by name, figures of the first test examples, packed. Of a cell
+        that explains no test example, validation figures alone: it is there to choose by.
     """
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     data = data_of(cell, root, work)
     network = trained(cell, data)
-    content_free = cell["mask"] == "content-free"
-    rows, figures = probed(network, data, evaluators=not content_free)
-    if not content_free:
-        rows |= _versions(cell, data, network, figures, work)
+    if cell["mask"] == "content-free":
+        rows, figures = probed(network, data, evaluators=False)
+    else:
+        twin = network if cell["arm"] == "masked fine-tuning" else trained(cell, data, masked=True)
+        network, twin = network.to(device()), twin.to(device())
+        rows, figures = {}, validated(network, twin, data)
+        if cell["explained"]:
+            rows, found = probed(network, data, evaluators=True)
+            figures |= found
+            rows |= versions(cell, data, network, twin, work)
     for name, values in rows.items():
         if not np.isnan(values).all():
             figures.setdefault(name, float(np.nanmean(values)))
-    kept = {name: packed(values if "accuracy" in name else values[:KEPT]) for name, values in rows.items()}
+    kept = {
+        name: packed(values if "accuracy" in name else values[:KEPT])
+        for name, values in rows.items()
+        if name not in SHOWN
+    }
     return {"figures": rounded(figures), "rows": kept}
 
 
-def _versions(cell: Cell, data: Reordered, network: AttentionNetwork, figures: dict[str, float], work: str) -> Rows:
-    """Versions A, B and C, and the validation figures of B, which go into ``figures``."""
+def validated(network: AttentionNetwork, twin: AttentionNetwork, data: Reordered) -> dict[str, float]:
+    """Figures of validation texts: accuracy of version A, erasure in version B; all that anything is chosen by."""
+    erasure = tuple(f"faithfulness/{name}" for name in MEASURED if name.startswith(ERASURE))
+    rows, _ = perturbed(twin, data, "val", VALIDATED, erasure, Replace())
+    figures = {f"val/{name}_gain": float(np.nanmean(rows[f"{name}_gain"])) for name in ERASURE}
+    return figures | {"val/accuracy": float(correct(network, data, "val").mean())}
+
+
+def versions(cell: Cell, data: Reordered, network: AttentionNetwork, twin: AttentionNetwork, work: str) -> Rows:
+    """What perturbing the first test texts says in versions A, B and C."""
     count, names = cell["explained"], MEASURED if cell["loo"] else tuple(n for n in MEASURED if n != "kendall_loo")
-    full = tuple(f"faithfulness/{name}" for name in (*names, *FLIPS))
-    rows, attention = perturbed(network, data, "test", count, (*full, "plausibility/auprc"), Delete())
-    twin = network if cell["arm"] == "masked fine-tuning" else trained(cell, data, masked=True).to(device())
-    second, other = perturbed(twin, data, "test", count, full, Replace())
+    asked = tuple(f"faithfulness/{name}" for name in (*names, *FLIPS))
+    rows, attention = perturbed(network, data, "test", count, (*asked, "plausibility/auprc"), Delete())
+    second, other = perturbed(twin, data, "test", count, asked, Replace())
     rows |= {f"b/{name}": values for name, values in second.items()}
-    rows["b/accuracy"] = correct(twin, data)[order_of(data, "test")]
+    rows["b/accuracy"] = correct(twin, data, "test")[order_of(data, "test")]
     rows["b/agreement"] = agreement(attention, other, data, count)
     judge = judge_of(cell, data, work).to(device())
-    rows |= {f"c/{name}": values for name, values in judged(judge, data, count, attention).items()}
-    erasure = tuple(f"faithfulness/{name}" for name in MEASURED if name.startswith(ERASURE))
-    validation, _ = perturbed(twin, data, "val", VALIDATED, erasure, Replace())
-    for name in ERASURE:
-        figures[f"val/{name}_gain"] = float(np.nanmean(validation[f"{name}_gain"]))
-    figures["val/accuracy"] = _accuracy(network, data)
-    return rows
-
-
-def _accuracy(network: AttentionNetwork, data: Reordered) -> float:
-    right = [(network(batch).logits.argmax(dim=-1) == batch.target) for batch in batches_of(data, "val", 10**9)]
-    return float(torch.cat(right).double().mean())
+    return rows | {f"c/{name}": values for name, values in judged(judge, data, count, attention).items()}

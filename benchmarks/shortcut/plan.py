@@ -43,8 +43,8 @@ class Plan:
         others: Further data of part 3, with the arms that matter.
         places: Data of part 3 on which the mask acts at other places; also those of tuning and ablations.
         sizes: Of every cell, by data; ``""`` holds what is common.
-        seeds: In parts 1 and 2, and at other places.
-        few: Seeds on the further data and in ablations.
+        seeds: In parts 1 and 2.
+        few: Seeds in parts 3 and 4.
     """
 
     content_free: str = "SST"
@@ -83,12 +83,12 @@ class Plan:
         return [name for name in fitting if name in wanted or ARMS[name].hard]
 
     def _tuning(self, results: Results) -> list[Cell]:
-        return [
-            self.cell(self.places, "local", name, TUNING_SEED, setting)
-            for name, arm in ARMS.items()
-            if arm.tuned is not None and arm.fits("local")
-            for setting in tried(name)
-        ]
+        return [cell for name, arm in ARMS.items() if arm.tuned and arm.fits("local") for cell in self.tries(name)]
+
+    def tries(self, arm: str) -> list[Cell]:
+        """An arm with each of its settings, on a seed that is used for nothing else; no test text is looked at."""
+        cells = [self.cell(self.places, "local", arm, TUNING_SEED, setting) for setting in tried(arm)]
+        return [cell | {"explained": 0} for cell in cells]
 
     def _content_free(self, results: Results) -> list[Cell]:
         return self.table(self.content_free, "content-free", self.seeds, results)
@@ -98,7 +98,7 @@ class Plan:
 
     def _further(self, results: Results) -> list[Cell]:
         cells = [cell for data in self.others for cell in self.table(data, "local", self.few, results)]
-        return cells + [cell for mask in MASKS for cell in self.table(self.places, mask, self.seeds, results)]
+        return cells + [cell for mask in MASKS for cell in self.table(self.places, mask, self.few, results)]
 
     def _ablations(self, results: Results) -> list[Cell]:
         wanted = [("none", {}), *(line for lines in ABLATIONS.values() for line in lines)]
@@ -116,7 +116,7 @@ class Plan:
         """What tuning chose for an arm; its default until tuning is complete."""
         if ARMS[arm].tuned is None:
             return {}
-        cells = [self.cell(self.places, "local", arm, TUNING_SEED, setting) for setting in tried(arm)]
+        cells = self.tries(arm)
         if any(key(cell) not in results for cell in cells):
             return {}
         return dict(best([[cell] for cell in cells], results)[0]["setting"])
