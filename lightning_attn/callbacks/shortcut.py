@@ -58,6 +58,8 @@ class ShortcutProbe(SampledCallback):
             :class:`BlackBoxExplainer` explains, else the network itself.
         share: Part of the positions that counts as selected, in (0, 1], where the attention is soft.
         max_tokens: Positions, padding included, that texts may have in one forward pass of the black box.
+        training: How evaluators learn, but for its seed; None means ``Training()``. Pictures take more than texts:
+            where ``evalx_random_accuracy`` is at chance, they have not learned enough to judge anything.
         seed: Of the sample, the evaluators, the folds and the bootstrap.
 
     Attributes:
@@ -78,6 +80,7 @@ class ShortcutProbe(SampledCallback):
         black_box: str | None = None,
         share: float = 0.2,
         max_tokens: int = 16384,
+        training: Training | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(every_n_epochs, max_examples, seed)
@@ -90,6 +93,7 @@ class ShortcutProbe(SampledCallback):
         self.distribution = distribution
         self.black_box = black_box
         self.rows: Rows = {}
+        self.training = replace(training or Training(), seed=seed)
         self.probes = Probes(names, share, max_tokens=max_tokens)
         self._trained: TrainedNetwork | None = None
         self._judge: MaskJudge | None = None
@@ -160,7 +164,7 @@ class ShortcutProbe(SampledCallback):
             if not batches:
                 return None
             distribution = self.distribution or network.attention.independent
-            self._judge = MaskJudge(network.schema, batches, distribution, Training(seed=self.seed))
+            self._judge = MaskJudge(network.schema, batches, distribution, self.training)
         with torch.no_grad(), evaluating(network):
             masks = [network(network.read_query(batch)).attention for batch in self._judge.batches]
         return self._judge.learn(masks)
