@@ -1,5 +1,6 @@
 """LightningModules: loss, optimiser, phases."""
 
+from lightning_attn.modules.base import AttentionModule
 from lightning_attn.modules.classification import AttentionClassifier
 
-__all__ = ["AttentionClassifier"]
+__all__ = ["AttentionClassifier", "AttentionModule"]

@@ -57,6 +57,9 @@ class TransformerNetwork(HubModel, AttentionNetwork):
         heads: Attention heads, from 0, of each of these layers; None means all.
         config: The model's configuration, plain values as in ``config.json``. Weights are not loaded then, but start at
             random: a checkpoint sets this, and brings the weights. None reads both from ``name_or_path``.
+        gradient_checkpointing: Whether layers are computed a second time for their gradients instead of being kept:
+            about a quarter slower, for long texts or large batches that do not fit otherwise. The same gradients. From
+            the lowest layer that is looked at on, layers are kept all the same: a mitigation may draw in them.
     """
 
     attention: ClassifyingRow
@@ -68,12 +71,14 @@ class TransformerNetwork(HubModel, AttentionNetwork):
         layers: Sequence[int] = (-1,),
         heads: Sequence[int] | None = None,
         config: dict[str, Any] | None = None,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.name_or_path = name_or_path
         self.layers = tuple(layers)
         self.heads = None if heads is None else tuple(heads)
         self.config = config
+        self.gradient_checkpointing = gradient_checkpointing
         self.attention = ClassifyingRow()
 
     @classmethod
@@ -132,6 +137,9 @@ class TransformerNetwork(HubModel, AttentionNetwork):
             self.__dict__.pop("_given", None)
         if not getattr(model, "_supports_attention_backend", False) or not has_known_parts(model):
             raise self._unusable(found.model_type, "which does not call registered attention functions")
+        if self.gradient_checkpointing:
+            # The second time is after the forward pass, when the model has its own attention function again.
+            self._checkpoint_gradients(model, lambda: own_attention(model))
         self._order = class_order(self.name_or_path, model.config, schema)
         self._longest = longest(model)
         self.model = model
@@ -227,6 +235,11 @@ class TransformerNetwork(HubModel, AttentionNetwork):
         with own_attention(self.model):
             output = self.model(inputs_embeds=embeddings, attention_mask=readable(batch.valid), attend=attend)
         return self._ordered(output.logits)
+
+    @property
+    def base_model(self) -> nn.Module:
+        """Embeddings, layers and pooler."""
+        return cast(nn.Module, self.model.base_model)
 
     @property
     def depth(self) -> int:
