@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lightning_attn.types import DataSchema, InputError
+from lightning_attn.types import Batch, DataSchema, InputError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -37,6 +37,11 @@ class HubModel(ABC):
     @abstractmethod
     def base_model(self) -> nn.Module:
         """Embeddings and layers of the model, without what is above them."""
+
+    def _token_types(self, batch: Batch) -> dict[str, Tensor]:
+        """What a model with token types is told of the texts of a pair."""
+        types = getattr(self.base_model.config, "type_vocab_size", 0) or 0
+        return {} if batch.segments is None or types < 2 else {"token_type_ids": batch.segments}
 
     def _checkpoint_gradients(
         self, model: PreTrainedModel, recomputing: Callable[[], AbstractContextManager[None]] = nullcontext

@@ -110,8 +110,9 @@ class PretrainedEncoder(HubModel, Encoder):
             InputError: The batch is longer than the model can read.
         """
         self._check_length(embeddings.shape[1])
-        states = self.backbone(inputs_embeds=embeddings, attention_mask=readable(batch.valid)).last_hidden_state
-        return cast(Tensor, states)
+        mask = readable(batch.valid)
+        output = self.backbone(inputs_embeds=embeddings, attention_mask=mask, **self._token_types(batch))
+        return cast(Tensor, output.last_hidden_state)
 
     def train(self, mode: bool = True) -> Self:
         """As always, but what is frozen stays in evaluation mode."""

@@ -128,6 +128,11 @@ class TransformerNetwork(HubModel, AttentionNetwork):
                 classes are others; or the data were split by another tokenizer.
         """
         size = self._vocabulary(schema)
+        if schema.query_vocabulary_size is not None:
+            raise InputError(
+                "TransformerNetwork reads a text and its query as one pair, but the data keep them apart: set "
+                "data.init_args.processor to HuggingFacePairProcessor."
+            )
         with silent():
             found = self._read_config() if self._given is None else self._given.config
             self._check_kind(found)
@@ -233,7 +238,8 @@ class TransformerNetwork(HubModel, AttentionNetwork):
         """
         self._check_length(embeddings.shape[1])
         with own_attention(self.model):
-            output = self.model(inputs_embeds=embeddings, attention_mask=readable(batch.valid), attend=attend)
+            mask, types = readable(batch.valid), self._token_types(batch)
+            output = self.model(inputs_embeds=embeddings, attention_mask=mask, attend=attend, **types)
         return self._ordered(output.logits)
 
     @property
@@ -261,7 +267,8 @@ class TransformerNetwork(HubModel, AttentionNetwork):
         self._check_length(embeddings.shape[1])
         with own_attention(self.model):
             lower = below(self.model, self.choice.layers[0])
-            states = lower(inputs_embeds=embeddings, attention_mask=readable(batch.valid)).last_hidden_state
+            mask, types = readable(batch.valid), self._token_types(batch)
+            states = lower(inputs_embeds=embeddings, attention_mask=mask, **types).last_hidden_state
         attend = RowAttend(self.attention, batch, self.choice)
         logits = self._above(states, batch.valid, attend)
         found = attend.weights()
