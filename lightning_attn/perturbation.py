@@ -57,7 +57,11 @@ class Delete(Perturbation):
         inputs[valid] = batch.inputs[remaining]
         special = torch.zeros_like(valid)
         special[valid] = batch.special[remaining]
-        return batch.replace(inputs=inputs, valid=valid, special=special)
+        segments = None
+        if batch.segments is not None:
+            segments = torch.zeros_like(valid, dtype=batch.segments.dtype)
+            segments[valid] = batch.segments[remaining]
+        return batch.replace(inputs=inputs, valid=valid, special=special, segments=segments)
 
 
 class Overwrite(Perturbation):
@@ -71,9 +75,10 @@ class Overwrite(Perturbation):
         """See :meth:`Perturbation.apply`; columns that are padding in every example are cut off."""
         used = batch.valid.any(dim=0).nonzero()
         length = max(1, int(used.max()) + 1 if len(used) else 0)
-        inputs = batch.inputs[:, :length].clone()
+        batch = batch.shortened(length)
+        inputs = batch.inputs.clone()
         inputs[~keep[:, :length]] = 0.0 if inputs.is_floating_point() else self.content(schema)
-        return batch.replace(inputs=inputs, valid=batch.valid[:, :length], special=batch.special[:, :length])
+        return batch.replace(inputs=inputs)
 
 
 @dataclass(eq=False)

@@ -40,6 +40,8 @@ class Batch:
         query_valid: True on the real positions of ``query``, shape ``(B, M)``.
         query_vector: What a network made of ``query``, shape ``(B, Q)``, so that it reads it once however often the
             text is changed; only :meth:`AttentionNetwork.read_query` sets it, and it belongs to that network.
+        segments: Token types as the tokenizer numbers the texts of a pair that is read as one, shape ``(B, L)``, int64;
+            None where there is one text. It is 0 on padding.
         packed: Whether ``inputs`` leaves padding out; nothing is special then. Whatever perturbs, attributes or
             measures works on :meth:`padded`; a network that cannot read packed inputs calls it too.
     """
@@ -53,6 +55,7 @@ class Batch:
     query: Tensor | None = None
     query_valid: Tensor | None = None
     query_vector: Tensor | None = None
+    segments: Tensor | None = None
     packed: bool = False
 
     def __len__(self) -> int:
@@ -98,6 +101,11 @@ class Batch:
         return self.replace(
             **{name: tensor[instances if name == "inputs" else rows] for name, tensor in tensors.items()}
         )
+
+    def shortened(self, length: int) -> Batch:
+        """The first ``length`` columns of a padded batch; what is cut off should be padding everywhere."""
+        names = ("inputs", "valid", "special", "evidence", "segments")
+        return self.replace(**{name: tensor[:, :length] for name, tensor in self._tensors().items() if name in names})
 
     @property
     def places(self) -> Tensor:

@@ -172,7 +172,9 @@ def test_there_is_what_the_documentation_names() -> None:
     mitigations = {f"mitigations/{name}.yaml" for name in ("none", "random_pretraining", "instance_weighting", "both")}
     trainers = {f"trainer/{name}.yaml" for name in ("cpu", "gpu", "ddp")}
     experiments = {"experiments/attention_is_not_explanation.yaml", "attention/uniform.yaml", "attention/frozen.yaml"}
-    transformers = ("transformers/sst", "transformers/sst_self_attention")
+    transformers = tuple(
+        f"transformers/{name}" for name in ("sst", "sst_self_attention", "imdb", "eraser_movies", "nli")
+    )
     names_of_data = ("quickstart", "sst", "imdb", "eraser_movies", "sst_wiki", "nli", "babi", "ade", *transformers)
     data = {f"{name}.yaml" for name in names_of_data}
     assert mitigations | trainers | experiments | data <= names

@@ -24,6 +24,7 @@ from lightning_attn import (  # noqa: F401 - names of classes
     mitigations,
     modules,
     networks,
+    optimisation,
 )
 from lightning_attn.callbacks.checkpoint import BestAndLastCheckpoint
 from lightning_attn.callbacks.epoch_lines import EpochLines
@@ -35,7 +36,7 @@ from lightning_attn.commands.parse_errors import sentence
 from lightning_attn.commands.specification import described, differing
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.loggers import MetricsFile, WandbMode, finish_wandb, guard, start_wandb_loggers, use_epoch_axis
-from lightning_attn.modules import AttentionClassifier
+from lightning_attn.modules import AttentionModule
 from lightning_attn.run_folder import CHECKPOINTS, METRICS, discard, is_first_process, new_run_folder
 from lightning_attn.types import InputError
 
@@ -91,7 +92,7 @@ class AttentionCLI(LightningCLI):
 
     def _run(self, args: Sequence[str]) -> None:
         super().__init__(
-            model_class=AttentionClassifier,
+            model_class=AttentionModule,
             datamodule_class=AttentionDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,

@@ -17,9 +17,9 @@ from lightning_attn.data.default_tokens import DefaultTokens
 from lightning_attn.data.encoded import Encoded, EncodedDataset, SplitDataset
 from lightning_attn.data.eraser import ERASERDataModule
 from lightning_attn.data.examples import Examples
-from lightning_attn.data.hf_processor import HuggingFaceProcessor
+from lightning_attn.data.hf_processor import HuggingFacePairProcessor, HuggingFaceProcessor
 from lightning_attn.data.pairs import NLIDataModule
-from lightning_attn.data.processor import TextProcessor
+from lightning_attn.data.processor import PairProcessor, TextProcessor
 from lightning_attn.data.synthetic import SyntheticReviewsDataModule
 from lightning_attn.data.text import TextDataModule
 from lightning_attn.data.trees import SSTDataModule
@@ -42,8 +42,10 @@ __all__ = [
     "Encoded",
     "EncodedDataset",
     "Examples",
+    "HuggingFacePairProcessor",
     "HuggingFaceProcessor",
     "NLIDataModule",
+    "PairProcessor",
     "SSTDataModule",
     "SplitDataset",
     "SyntheticReviewsDataModule",

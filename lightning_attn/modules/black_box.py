@@ -11,6 +11,7 @@ from lightning_attn.mitigations.base import Mitigation
 from lightning_attn.modules.classification import AttentionClassifier
 from lightning_attn.modules.compatibility import check_black_box
 from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.optimisation import ParameterRule
 from lightning_attn.trained import TrainedNetwork
 from lightning_attn.types import Batch, DataSchema, InputError
 
@@ -38,6 +39,7 @@ class BlackBoxExplainer(AttentionClassifier):
         mitigation: See :class:`AttentionClassifier`.
         optimizer: See :class:`AttentionClassifier`.
         lr_scheduler: See :class:`AttentionClassifier`.
+        parameter_rules: See :class:`AttentionClassifier`.
     """
 
     monitor = "val/fidelity"
@@ -50,8 +52,9 @@ class BlackBoxExplainer(AttentionClassifier):
         mitigation: Mitigation | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
+        parameter_rules: list[ParameterRule] | None = None,
     ) -> None:
-        super().__init__(network, mitigation, optimizer, lr_scheduler)
+        super().__init__(network, mitigation, optimizer, lr_scheduler, parameter_rules)
         self.black_box = black_box
         self._trained: TrainedNetwork | None = None
 
@@ -92,8 +95,9 @@ class BlackBoxExplainer(AttentionClassifier):
         # Under mixed precision they may be of half precision: too coarse for a target.
         return network.schema.probabilities(logits.to(torch.promote_types(logits.dtype, torch.float32)))
 
-    def _make_metrics(self, schema: DataSchema) -> None:
-        super()._make_metrics(schema)
+    def make_metrics(self, schema: DataSchema) -> None:
+        """Agreement with the black box as well."""
+        super().make_metrics(schema)
         for metrics in (self.val_metrics, self.test_metrics):
             metrics.add_metrics({"fidelity": Accuracy("multiclass", num_classes=schema.num_classes, average="micro")})
 

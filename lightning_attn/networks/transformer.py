@@ -57,6 +57,9 @@ class TransformerNetwork(HubModel, AttentionNetwork):
         heads: Attention heads, from 0, of each of these layers; None means all.
         config: The model's configuration, plain values as in ``config.json``. Weights are not loaded then, but start at
             random: a checkpoint sets this, and brings the weights. None reads both from ``name_or_path``.
+        gradient_checkpointing: Whether layers are computed a second time for their gradients instead of being kept:
+            about a quarter slower, for long texts or large batches that do not fit otherwise. The same gradients. From
+            the lowest layer that is looked at on, layers are kept all the same: a mitigation may draw in them.
     """
 
     attention: ClassifyingRow
@@ -68,12 +71,14 @@ class TransformerNetwork(HubModel, AttentionNetwork):
         layers: Sequence[int] = (-1,),
         heads: Sequence[int] | None = None,
         config: dict[str, Any] | None = None,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.name_or_path = name_or_path
         self.layers = tuple(layers)
         self.heads = None if heads is None else tuple(heads)
         self.config = config
+        self.gradient_checkpointing = gradient_checkpointing
         self.attention = ClassifyingRow()
 
     @classmethod
@@ -128,6 +133,11 @@ class TransformerNetwork(HubModel, AttentionNetwork):
                 classes are others; or the data were split by another tokenizer.
         """
         size = self._vocabulary(schema)
+        if schema.query_vocabulary_size is not None:
+            raise InputError(
+                "TransformerNetwork reads a text and its query as one pair, but the data keep them apart: set "
+                "data.init_args.processor to HuggingFacePairProcessor."
+            )
         with silent():
             found = self._read_config() if self._given is None else self._given.config
             self._check_kind(found)
@@ -137,6 +147,9 @@ class TransformerNetwork(HubModel, AttentionNetwork):
             self.__dict__.pop("_given", None)
         if not getattr(model, "_supports_attention_backend", False) or not has_known_parts(model):
             raise self._unusable(found.model_type, "which does not call registered attention functions")
+        if self.gradient_checkpointing:
+            # The second time is after the forward pass, when the model has its own attention function again.
+            self._checkpoint_gradients(model, lambda: own_attention(model))
         self._order = class_order(self.name_or_path, model.config, schema)
         self._longest = longest(model)
         self.model = model
@@ -230,8 +243,14 @@ class TransformerNetwork(HubModel, AttentionNetwork):
         """
         self._check_length(embeddings.shape[1])
         with own_attention(self.model):
-            output = self.model(inputs_embeds=embeddings, attention_mask=readable(batch.valid), attend=attend)
+            mask, types = readable(batch.valid), self._token_types(batch)
+            output = self.model(inputs_embeds=embeddings, attention_mask=mask, attend=attend, **types)
         return self._ordered(output.logits)
+
+    @property
+    def base_model(self) -> nn.Module:
+        """Embeddings, layers and pooler."""
+        return cast(nn.Module, self.model.base_model)
 
     @property
     def depth(self) -> int:
@@ -258,7 +277,8 @@ class TransformerNetwork(HubModel, AttentionNetwork):
         self._check_length(embeddings.shape[1])
         with own_attention(self.model):
             lower = below(self.model, self.choice.layers[0])
-            states = lower(inputs_embeds=embeddings, attention_mask=readable(batch.valid)).last_hidden_state
+            mask, types = readable(batch.valid), self._token_types(batch)
+            states = lower(inputs_embeds=embeddings, attention_mask=mask, **types).last_hidden_state
         attend = RowAttend(self.attention, batch, self.choice)
         logits = self._above(states, batch.valid, attend)
         found = attend.weights()
