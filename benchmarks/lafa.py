@@ -73,8 +73,8 @@ def cells(minilm: bool) -> list[Cell]:
     }
     wanted = [
         {"task": "sst2", "test": 1000, **bilstm},
-        {"task": "sst5", "test": 1000, **bilstm, "seeds": 2},
-        {"task": "ade", "test": 1000, **bilstm, "seeds": 2},
+        {"task": "sst5", "test": 1000, **bilstm},
+        {"task": "ade", "test": 1000, **bilstm},
     ]
     if minilm:
         wanted += [{"task": "sst2", "test": 300, **pretrained}, {"task": "sst5", "test": 300, **pretrained}]
