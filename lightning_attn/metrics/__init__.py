@@ -1,5 +1,6 @@
 """Faithfulness, plausibility and shortcut metrics: torchmetrics classes, and `measure` for all of a batch at once."""
 
+from lightning_attn.metrics.answers import AnswerRecall, BestAnswers
 from lightning_attn.metrics.base import ExampleMean, PerExampleMean
 from lightning_attn.metrics.concentration import EffectiveTokens, Entropy, MaxAttention, SpecialMass
 from lightning_attn.metrics.disagreement import (
@@ -31,6 +32,8 @@ __all__ = [
     "IOUF1",
     "MEASURES",
     "AdversarialJSD",
+    "AnswerRecall",
+    "BestAnswers",
     "Comprehensiveness",
     "Disagreement",
     "EffectiveTokens",

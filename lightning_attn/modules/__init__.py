@@ -2,5 +2,6 @@
 
 from lightning_attn.modules.base import AttentionModule
 from lightning_attn.modules.classification import AttentionClassifier
+from lightning_attn.modules.question_answering import QuestionAnswerer
 
-__all__ = ["AttentionClassifier", "AttentionModule"]
+__all__ = ["AttentionClassifier", "AttentionModule", "QuestionAnswerer"]

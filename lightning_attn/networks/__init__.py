@@ -12,6 +12,8 @@ from lightning_attn.networks.paired import PairedNetwork
 from lightning_attn.networks.pooled import PooledNetwork
 from lightning_attn.networks.scaling import ConvTaSc, FeatTaSc, LinTaSc, TypeScale, ValueScaling
 from lightning_attn.networks.transformer import TransformerNetwork
+from lightning_attn.networks.transformer_model import TransformerModel
+from lightning_attn.networks.transformer_qa import TransformerQANetwork
 
 __all__ = [
     "AdditiveBagNetwork",
@@ -38,7 +40,9 @@ __all__ = [
     "PairHead",
     "PairedNetwork",
     "PooledNetwork",
+    "TransformerModel",
     "TransformerNetwork",
+    "TransformerQANetwork",
     "TypeScale",
     "ValueScaling",
 ]
