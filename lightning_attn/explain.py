@@ -72,6 +72,11 @@ class Explainer:
         trained = TrainedNetwork.read(path)
         if "processor" not in trained.data:
             raise InputError(f"The checkpoint {path} holds no text processor: its data are not texts.")
+        if trained.network.schema.spans:
+            raise InputError(
+                f"The checkpoint {path} answers questions by spans, and explain is for classes: use "
+                "AnswerRecallCallback, or the attributions in Python."
+            )
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.processor = TextProcessor.from_state(trained.data["processor"])
         self.network: AttentionNetwork = trained.network.to(self.device)

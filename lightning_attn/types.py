@@ -31,9 +31,9 @@ class Batch:
             ``packed``, shape ``(N, ...)``, in the order of ``valid`` read row by row, with ``N = valid.sum()``.
         valid: True where a real token or instance stands, shape ``(B, L)``, bool. Never called "mask".
         special: True on [CLS], [SEP], ``<s>``, ``</s>``: never perturbed, never scored; shape ``(B, L)``, bool.
-        target: Class index, shape ``(B,)``, int64; or one 0/1 column a class, shape ``(B, C)``, float (multi-label).
-            While a network learns to say what a black box says, mitigations and losses get its class probabilities in
-            their place, shape ``(B, C)``, float.
+        target: Class index, shape ``(B,)``, int64; or one 0/1 column a class, shape ``(B, C)``, float (multi-label); or
+            first and last position of an answer, both 0 for none, shape ``(B, 2)``, int64. While a network learns to
+            say what a black box says, mitigations and losses get its class probabilities, shape ``(B, C)``, float.
         index: Row in the data set split, shape ``(B,)``, int64.
         evidence: Ground-truth importance in [0, 1], NaN where unknown, shape ``(B, L)``; None if the data has none.
         query: Token ids of a hypothesis or question, shape ``(B, M)``; None for single texts.
@@ -205,6 +205,8 @@ class DataSchema:
         default_tokens: Number of content-free tokens that end every text; theirs are the last ids of the vocabulary.
         grid: Rows and columns of the picture whose patches the instances are, see :meth:`cell`; None for instances
             without a place.
+        spans: True if an example is answered by a span of its text; the classes are ``start`` and ``end`` then, and
+            ``Batch.target`` holds the first and the last position, shape ``(B, 2)``, int64.
     """
 
     num_classes: int
@@ -217,6 +219,7 @@ class DataSchema:
     query_vocabulary_size: int | None = None
     default_tokens: int = 0
     grid: tuple[int, int] | None = None
+    spans: bool = False
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Class probabilities, same shape as ``logits`` ``(..., C)``: softmax, or sigmoid if ``multi_label``."""

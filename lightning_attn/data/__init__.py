@@ -20,9 +20,12 @@ from lightning_attn.data.examples import Examples
 from lightning_attn.data.hf_processor import HuggingFacePairProcessor, HuggingFaceProcessor
 from lightning_attn.data.pairs import NLIDataModule
 from lightning_attn.data.processor import PairProcessor, TextProcessor
+from lightning_attn.data.questions import Question, read_questions
+from lightning_attn.data.squad import SQuADDataModule
 from lightning_attn.data.synthetic import SyntheticReviewsDataModule
 from lightning_attn.data.text import TextDataModule
 from lightning_attn.data.trees import SSTDataModule
+from lightning_attn.data.windows import QuestionProcessor, WindowDataset
 from lightning_attn.data.word_processor import WordProcessor
 
 __all__ = [
@@ -46,10 +49,15 @@ __all__ = [
     "HuggingFaceProcessor",
     "NLIDataModule",
     "PairProcessor",
+    "Question",
+    "QuestionProcessor",
+    "SQuADDataModule",
     "SSTDataModule",
     "SplitDataset",
     "SyntheticReviewsDataModule",
     "TextDataModule",
     "TextProcessor",
+    "WindowDataset",
     "WordProcessor",
+    "read_questions",
 ]

@@ -1,5 +1,6 @@
 """Faithfulness, plausibility and shortcut metrics: torchmetrics classes, and `measure` for all of a batch at once."""
 
+from lightning_attn.metrics.answers import AnswerRecall, BestAnswers
 from lightning_attn.metrics.base import ChunkMean, ExampleMean, PerExampleMean
 from lightning_attn.metrics.concentration import EffectiveTokens, Entropy, MaxAttention, SpecialMass
 from lightning_attn.metrics.disagreement import (
@@ -35,6 +36,8 @@ __all__ = [
     "MEASURES",
     "PRESETS",
     "AdversarialJSD",
+    "AnswerRecall",
+    "BestAnswers",
     "ChunkMean",
     "Comprehensiveness",
     "Disagreement",

@@ -11,7 +11,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from lightning_attn.losses import classification_loss
 from lightning_attn.metrics.classification import classification_metrics
 from lightning_attn.modules.base import AttentionModule
-from lightning_attn.types import AttentionOutput, Batch, DataSchema
+from lightning_attn.types import AttentionOutput, Batch, DataSchema, InputError
 
 
 class AttentionClassifier(AttentionModule):
@@ -38,7 +38,13 @@ class AttentionClassifier(AttentionModule):
     mode: Literal["min", "max"] = "min"
 
     def make_metrics(self, schema: DataSchema) -> None:
-        """Loss, accuracy, F1 and AUROC."""
+        """Loss, accuracy, F1 and AUROC.
+
+        Raises:
+            InputError: The data have questions, not classes.
+        """
+        if schema.spans:
+            raise InputError("AttentionClassifier trains classes, but the data have questions: use QuestionAnswerer.")
         self.train_loss = MeanMetric()
         self.val_metrics = classification_metrics(schema)
         self.test_metrics = classification_metrics(schema)

@@ -30,6 +30,7 @@ def check_same_data(network: DataSchema, data: DataSchema) -> None:
         ("vocabulary size", network.vocabulary_size, data.vocabulary_size),
         ("number of default tokens", network.default_tokens, data.default_tokens),
         ("padding id", network.pad_id, data.pad_id),
+        ("spans", network.spans, data.spans),
         ("vocabulary size of queries", network.query_vocabulary_size, data.query_vocabulary_size),
         ("grid of patches", network.grid, data.grid),
     ):

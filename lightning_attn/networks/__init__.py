@@ -13,6 +13,8 @@ from lightning_attn.networks.patches import PatchNetwork
 from lightning_attn.networks.pooled import PooledNetwork
 from lightning_attn.networks.scaling import ConvTaSc, FeatTaSc, LinTaSc, TypeScale, ValueScaling
 from lightning_attn.networks.transformer import TransformerNetwork
+from lightning_attn.networks.transformer_model import TransformerModel
+from lightning_attn.networks.transformer_qa import TransformerQANetwork
 
 __all__ = [
     "AdditiveBagNetwork",
@@ -40,7 +42,9 @@ __all__ = [
     "PairedNetwork",
     "PatchNetwork",
     "PooledNetwork",
+    "TransformerModel",
     "TransformerNetwork",
+    "TransformerQANetwork",
     "TypeScale",
     "ValueScaling",
 ]

@@ -13,11 +13,11 @@ from lightning_attn.attention.classifying_row import ClassifyingRow, GivenContex
 from lightning_attn.attention.multihead import HeadWeights
 from lightning_attn.attention.row_choice import RowChoice
 from lightning_attn.attention.self_attention import Attend, Calls, own_attention
-from lightning_attn.encoders.hub import HubModel, longest, readable, silent
+from lightning_attn.encoders.hub import longest, readable, silent
 from lightning_attn.evaluation import evaluating
-from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.hub_classifier import class_order, load_classifier, own_schema
 from lightning_attn.networks.model_parts import above, below, has_known_parts, without
+from lightning_attn.networks.transformer_model import TransformerModel
 from lightning_attn.types import AttentionOutput, Batch, DataSchema, InputError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _SCORERS = ("query", "key", "q_lin", "k_lin")
 
 
-class TransformerNetwork(HubModel, AttentionNetwork):
+class TransformerNetwork(TransformerModel):
     """``AutoModelForSequenceClassification`` as it is; its ``attention`` is the row of the classifying position.
 
     That row says how much the first position, which alone is classified, takes from every position: the mean over the
@@ -63,7 +63,6 @@ class TransformerNetwork(HubModel, AttentionNetwork):
     """
 
     attention: ClassifyingRow
-    model: PreTrainedModel
 
     def __init__(
         self,
@@ -132,6 +131,8 @@ class TransformerNetwork(HubModel, AttentionNetwork):
             InputError: There is no such model; it cannot be used here; it has no such layer or attention head; its
                 classes are others; or the data were split by another tokenizer.
         """
+        if schema.spans:
+            raise InputError("TransformerNetwork gives classes, but the data have questions: use TransformerQANetwork.")
         size = self._vocabulary(schema)
         if schema.query_vocabulary_size is not None:
             raise InputError(
@@ -156,10 +157,6 @@ class TransformerNetwork(HubModel, AttentionNetwork):
         self._try_out()
         self.config = json.loads(model.config.to_json_string(use_diff=False))
         self.train(self.training)  # loaded models come in evaluation mode, and would stay in it (no dropout)
-
-    def embed(self, batch: Batch) -> Tensor:
-        """Word embeddings of the model, shape ``(B, L, E)``; it adds positions to them later."""
-        return cast(Tensor, self.model.get_input_embeddings()(batch.inputs))
 
     def encode(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Scores of the chosen attention heads, ``(B, L, K)``, and values, ``(B, L, H)``."""
@@ -208,6 +205,16 @@ class TransformerNetwork(HubModel, AttentionNetwork):
             logits = self._above(states, many.valid, GivenRows(weights, many, self.choice))
         return logits.view(*attention.shape[:2], -1)
 
+    def answer_rows(self, batch: Batch, target: Tensor) -> Tensor:
+        """1 at the first position, which is classified, whatever the class; shape ``(B, L)``."""
+        return self.reading_rows(batch)
+
+    def reading_rows(self, batch: Batch) -> Tensor:
+        """1 at the first position, shape ``(B, L)``."""
+        rows = torch.zeros(batch.valid.shape, device=batch.device)
+        rows[:, 0] = 1
+        return rows
+
     def value_path(self) -> list[nn.Module]:
         """All but queries and keys of the chosen layers; those too where layers that are not chosen share them."""
         chosen = {self._modules_of_layers[number] for number in self.choice.layers}
@@ -219,16 +226,6 @@ class TransformerNetwork(HubModel, AttentionNetwork):
             if label in _SCORERS
         }
         return list(without(self.model, scorers))
-
-    def load_word_vectors(self, vectors: Tensor) -> None:
-        """Not possible: the model has its own.
-
-        Raises:
-            InputError: Always.
-        """
-        raise InputError(
-            f"{self.name_or_path!r} has word embeddings of its own: leave data.init_args.word_vectors out."
-        )
 
     def run(self, embeddings: Tensor, batch: Batch, attend: Attend | None = None) -> Tensor:
         """Logits, shape ``(B, C)``, of the whole model, with ``attend`` in charge of its self-attention.
@@ -246,31 +243,6 @@ class TransformerNetwork(HubModel, AttentionNetwork):
             mask, types = readable(batch.valid), self._token_types(batch)
             output = self.model(inputs_embeds=embeddings, attention_mask=mask, attend=attend, **types)
         return self._ordered(output.logits)
-
-    @property
-    def base_model(self) -> nn.Module:
-        """Embeddings, layers and pooler."""
-        return cast(nn.Module, self.model.base_model)
-
-    @property
-    def depth(self) -> int:
-        """Number of layers of the model."""
-        return self.choice.depth
-
-    @property
-    def heads_per_layer(self) -> int:
-        """Number of attention heads of each layer."""
-        return self.choice.heads_per_layer
-
-    @property
-    def max_length(self) -> int:
-        """Most tokens that the model can read, special ones included."""
-        return self._longest
-
-    @property
-    def self_attention(self) -> list[nn.Module]:
-        """The model's self-attention module of every layer; several layers may share one."""
-        return [self.model.get_submodule(name) for name in self._modules_of_layers]
 
     def _run(self, embeddings: Tensor, batch: Batch) -> tuple[HeadWeights, Tensor, Tensor]:
         """Weights, values and logits."""
