@@ -79,7 +79,7 @@ def unfrozen(setting: Setting, seed: int) -> Mitigation:
 def weighting(setting: Setting, seed: int) -> Mitigation:
     """Examples count by ``P(y) / P(y | attention)``."""
     made = SelfFitted if setting.get("fitted") == "on itself" else InstanceWeighting
-    return made(floor=setting.get("floor", 0.05), warmup_steps=setting.get("warmup", 200), seed=seed)
+    return made(floor=setting.get("floor", 0.05), warmup_steps=setting["warmup"], seed=seed)
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ SOURCES: dict[str, Source] = {
         _some_reviews(root / "imdb", work), processor=processor or words(max_length=200)
     ),
     "movies": lambda root, work, processor: ERASERDataModule(
-        root / "eraser_movies", processor=processor or words(max_length=400)
+        root / "eraser_movies", processor=processor or words(max_length=300)
     ),
     "reviews": lambda root, work, processor: _synthetic(processor, distractors=0.0),
     "reviews+noise": lambda root, work, processor: _synthetic(processor, distractors=1.0),

@@ -42,7 +42,8 @@ class Plan:
         main: Data of part 2, with all arms.
         others: Further data of part 3, with the arms that matter.
         places: Data of part 3 on which the mask acts at other places; also those of tuning and ablations.
-        sizes: Of every cell, by data; ``""`` holds what is common.
+        sizes: Of every cell, by data; ``""`` holds what is common. ``warmup``, the steps before weights act, is about
+            an epoch; 200 where it is not named.
         seeds: In parts 1 and 2.
         few: Seeds in parts 3 and 4.
     """
@@ -54,8 +55,8 @@ class Plan:
     sizes: Mapping[str, Mapping[str, Any]] = field(
         default_factory=lambda: {
             "": {"embedding": 100, "hidden": 64, "epochs": 5, "rate": 1e-3, "batch": 32, "explained": 200, "loo": True},
-            "IMDB": {"explained": 100, "epochs": 4},
-            "movies": {"explained": 199, "epochs": 6, "batch": 16, "loo": False},
+            "IMDB": {"explained": 100, "epochs": 3, "batch": 64, "rate": 2e-3, "warmup": 110},
+            "movies": {"explained": 199, "epochs": 6, "rate": 2e-3, "loo": False, "warmup": 50},
         }
     )
     seeds: int = 5
@@ -170,6 +171,15 @@ def best(lots: Sequence[Sequence[Cell]], results: Results) -> Sequence[Cell]:
     return lots[max(enough, key=lambda number: figure[number])]
 
 
-SMALL = {"embedding": 16, "hidden": 8, "epochs": 8, "rate": 1e-2, "batch": 16, "explained": 20, "loo": True}
+SMALL = {
+    "embedding": 16,
+    "hidden": 8,
+    "epochs": 8,
+    "rate": 1e-2,
+    "batch": 16,
+    "explained": 20,
+    "loo": True,
+    "warmup": 20,
+}
 FULL = Plan()
 QUICK = Plan("reviews", ("reviews", "reviews+noise"), (), "reviews+noise", {"": SMALL}, seeds=2, few=1)

@@ -48,7 +48,7 @@ def trained(cell: Cell, data: Reordered, masked: bool = False) -> AttentionNetwo
     seed_everything(cell["seed"], verbose=False)
     module = AttentionClassifier(
         network_of(cell),
-        mitigation_of(cell["arm"], cell["setting"], cell["seed"], masked),
+        mitigation_of(cell["arm"], {"warmup": cell.get("warmup", 200), **cell["setting"]}, cell["seed"], masked),
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=cell["rate"], weight_decay=DECAY, fused=True),
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -127,8 +127,8 @@ def test_every_arm_makes_a_network_and_its_twin(arm: str) -> None:
             network = network_of(QUICK.cell("reviews", mask, arm, 0)).build(schema)
             assert network.attention.hard == (mask == "hard")
             for setting in [{}] if ARMS[arm].tuned is None else tried(arm):
-                network.mitigation = mitigation_of(arm, setting, 0)  # type: ignore[misc]
-    twin = mitigation_of(arm, {}, 0, masked=True)
+                network.mitigation = mitigation_of(arm, {"warmup": 20, **setting}, 0)  # type: ignore[misc]
+    twin = mitigation_of(arm, {"warmup": 20}, 0, masked=True)
     parts: list[Mitigation] = twin.mitigations  # type: ignore[attr-defined]
     assert sum(isinstance(part, MaskedFineTuning) for part in parts) == 1
     assert not ARMS[arm].hard or not ARMS[arm].fits("local")
