@@ -1,7 +1,7 @@
 """A gradient through a bidirectional LSTM against packed sequences: ``python -m benchmarks.recurrent``.
 
-Batches of 32 as training makes them of SST and IMDB, about even in length, where LIGHTNING_ATTN_DATA says they are; else
-of such lengths. States and gradients are compared first.
+Batches of 32 as training makes them of SST and IMDB, about even in length, where LIGHTNING_ATTN_DATA says they are;
+else of such lengths. States and gradients are compared first.
 """
 
 from __future__ import annotations
