@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -48,12 +47,12 @@ def run_cells(cells: Sequence[Cell], function: Callable[[Cell], dict[str, float]
         cells: Plain dictionaries; equal dictionaries are one cell.
         function: A module-level function from a cell to figures.
         path: JSON-lines file.
-        workers: Number of processes; each gets its share of the cores.
+        workers: Number of processes; each gets its share of the threads, which OMP_NUM_THREADS bounds.
     """
     done = finished(path)
     open_cells = [cell for cell in cells if key(cell) not in done]
     path.parent.mkdir(parents=True, exist_ok=True)
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, torch.get_num_threads() // workers)
     context = multiprocessing.get_context("spawn")
     with (
         Progress(*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()) as progress,

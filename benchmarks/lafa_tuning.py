@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import torch
@@ -12,7 +12,16 @@ from torch import Tensor
 from lightning_attn.attribution import LAFA, Attribution, Kernel, Lexicon
 from lightning_attn.attribution.kernels import Cosine, Cubic, Indicator, InverseClippedDistance, Laplacian, Rbf
 from lightning_attn.metrics.functional import auprc, auroc
-from lightning_attn.neighbours import Nearest, NeighbourIndex, Query, RandomTexts, Reader, Selection, text_digests
+from lightning_attn.neighbours import (
+    Nearest,
+    NeighbourIndex,
+    Neighbours,
+    Query,
+    RandomTexts,
+    Reader,
+    Selection,
+    text_digests,
+)
 from lightning_attn.networks import AttentionNetwork
 from lightning_attn.types import Batch
 
@@ -36,6 +45,25 @@ NEAREST: dict[str, Selection] = {
 }
 RANDOM: dict[str, Selection] = {f"{count} random texts": RandomTexts(count) for count in (10, 50)}
 OTHER: dict[str, Selection] = {f"{count} nearest of other classes": Nearest(count, None, "other") for count in (10, 50)}
+
+
+class Remembered(Selection):
+    """Neighbours that were looked for once: they are the same for every kernel and base score.
+
+    Args:
+        kind: How they are chosen.
+    """
+
+    def __init__(self, kind: Selection) -> None:
+        super().__init__(kind.max_neighbours)
+        self.kind = kind
+        self._known: dict[int, tuple[Query, Neighbours]] = {}
+
+    def select(self, index: NeighbourIndex, query: Query) -> Neighbours:
+        """See :meth:`Selection.select`; queries are told apart as objects, which are kept."""
+        if id(query) not in self._known:
+            self._known[id(query)] = query, self.kind.select(index, query)
+        return self._known[id(query)][1]
 
 
 @dataclass
@@ -66,6 +94,14 @@ class Validation:
     network: AttentionNetwork
     batches: Sequence[Batch]
     measure: Measure
+    _own: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def own(self, method: LAFA) -> list[Tensor]:
+        """Base scores over their sums; those of SmoothGrad cost more than all that is tuned on top of them."""
+        known = str(method.index.description.base)
+        if known not in self._own:
+            self._own[known] = [unit(scores) for scores in self.scores(method.base)]
+        return self._own[known]
 
     def value(self, scores: Sequence[Tensor]) -> float:
         """Mean agreement over the texts where it is defined."""
@@ -135,10 +171,11 @@ def settings(
         selections: Which texts are neighbours.
     """
     asked = {layer: validation.queries(layer) for layer in {layer for layer, _ in indices}}
+    found: dict[tuple[str, str], Remembered] = {}
     for (layer, base), index in indices.items():
-        probe = LAFA(index)
-        own = [unit(scores) for scores in validation.scores(probe.base)]
-        for (chosen, selection), (kernel, kinds) in product(selections.items(), KERNELS.items()):
+        own = validation.own(LAFA(index))
+        for (chosen, kind), (kernel, kinds) in product(selections.items(), KERNELS.items()):
+            selection = found.setdefault((layer, chosen), Remembered(kind))
             for parameters, made in kinds.items():
                 method = LAFA(index, made, selection)
                 pairs = zip(validation.batches, asked[layer], strict=True)
@@ -150,7 +187,7 @@ def settings(
                 best = max(values, key=lambda strength: values[strength])
                 named = f"{kernel} {parameters}".strip()
                 text = f"{base}, {named}, lambda {best}, {chosen}, {layer}"
-                yield kernel, Setting(LAFA(index, made, selection, best), text, values[best])
+                yield kernel, Setting(LAFA(index, made, kind, best), text, values[best])
 
 
 def best_by_kernel(found: Iterator[tuple[str, Setting]]) -> dict[str, Setting]:

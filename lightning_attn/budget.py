@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,22 +22,26 @@ class Budget(ABC):
         """
         n = batch.inner.sum(dim=1)
         bare = ~(batch.special & batch.valid).any(dim=1)
-        return torch.minimum(self.grid(n), torch.where(bare, (n - 1).clamp(min=0), n)[:, None])
+        return torch.minimum(self.grid(self.length(batch)), torch.where(bare, (n - 1).clamp(min=0), n)[:, None])
+
+    def length(self, batch: Batch) -> Tensor:
+        """What counts are shares of, shape ``(B,)``: the positions that may be taken."""
+        return batch.inner.sum(dim=1)
 
     @abstractmethod
     def grid(self, n: Tensor) -> Tensor:
         """Counts, shape ``(B, K)``, int64, for texts of ``n`` ``(B,)`` positions, before the cap."""
 
 
+@dataclass(frozen=True)
 class Fractions(Budget):
     """``k = max(1, ceil(fraction * n))`` (DeYoung et al., ERASER, ACL 2020: 1, 5, 10, 20 and 50 %).
 
-    Args:
+    Attributes:
         fractions: In (0, 1].
     """
 
-    def __init__(self, fractions: Sequence[float] = (0.01, 0.05, 0.1, 0.2, 0.5)) -> None:
-        self.fractions = tuple(fractions)
+    fractions: Sequence[float] = (0.01, 0.05, 0.1, 0.2, 0.5)
 
     def grid(self, n: Tensor) -> Tensor:
         """See :meth:`Budget.grid`."""
@@ -45,17 +50,46 @@ class Fractions(Budget):
         return ((n[:, None] * millionths + 10**6 - 1) // 10**6).clamp(min=1)
 
 
-class Steps(Budget):
-    """``k_j = round(j / steps * n)`` for j = 1 ... steps; ninths as in AttCAT and Mask-LRP.
+@dataclass(frozen=True)
+class FlooredFractions(Fractions):
+    """``k = floor(fraction * n)``, which may be 0, as in ferret.
 
-    Args:
+    Attributes:
+        fractions: In (0, 1].
+    """
+
+    def grid(self, n: Tensor) -> Tensor:
+        """See :meth:`Budget.grid`."""
+        millionths = torch.tensor([round(fraction * 10**6) for fraction in self.fractions], device=n.device)
+        return n[:, None] * millionths // 10**6
+
+
+@dataclass(frozen=True)
+class Steps(Budget):
+    """``k_j = round(j / steps * n)`` for j = 1 ... steps; ninths, but of another length, as in AttCAT and Mask-LRP.
+
+    Attributes:
         steps: Number of budgets.
     """
 
-    def __init__(self, steps: int = 9) -> None:
-        self.steps = steps
+    steps: int = 9
 
     def grid(self, n: Tensor) -> Tensor:
         """See :meth:`Budget.grid`."""
         j = torch.arange(1, self.steps + 1, device=n.device)
         return (2 * j * n[:, None] + self.steps) // (2 * self.steps)
+
+
+@dataclass(frozen=True)
+class WholeSteps(Steps):
+    """``k_j = round(j / steps * T)`` with T the length of the text, special tokens counted, as in AttCAT and Mask-LRP.
+
+    Special tokens are not taken all the same, so the last budgets may be larger than what there is to take.
+
+    Attributes:
+        steps: Number of budgets.
+    """
+
+    def length(self, batch: Batch) -> Tensor:
+        """See :meth:`Budget.length`."""
+        return batch.valid.sum(dim=1)

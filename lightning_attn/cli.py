@@ -28,6 +28,7 @@ Train classifiers whose attention weights mean something, and measure it while t
   ensemble   train several    lightning-attn ensemble --config configs/quickstart.yaml --members 10 --output runs/ten
   silent-failures  of attention in many trainings   lightning-attn silent-failures runs/ten --output page.html
   index      neighbours       lightning-attn index --ckpt_path RUN/checkpoints/best.ckpt --config RUN/config.yaml -o DIR
+  heads      important ones   lightning-attn heads --model RUN --conllu FILE --output heads.json
 
 RUN is the folder of a run, such as runs/20260101-120000-quickstart; configs/ is in a clone of the project.
 
@@ -77,6 +78,7 @@ _OTHERS = {
     "ensemble": "lightning_attn.commands.ensemble.ensemble_command",
     "silent-failures": "lightning_attn.report.silent_failures_page.silent_failures_command",
     "index": "lightning_attn.commands.index.index_command",
+    "heads": "lightning_attn.commands.heads.heads_command",
 }
 
 

@@ -18,7 +18,8 @@ from lightning_attn.attribution import KERNELS, LAFA
 from lightning_attn.commands.arguments import Arguments, output_path
 from lightning_attn.commands.console import quiet
 from lightning_attn.commands.explain_methods import NAMES, check_extras, method_by_name
-from lightning_attn.data.processor import TextProcessor
+from lightning_attn.data.encoded import Encoded
+from lightning_attn.data.processor import PairProcessor, TextProcessor
 from lightning_attn.neighbours import NeighbourText, neighbour_texts
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.trained import TrainedNetwork
@@ -38,6 +39,7 @@ class Explanation:
         tokens: What the network read, boundary tokens left out.
         scores: By method, one number a token.
         query: Question or hypothesis that the text was read under; None for single texts.
+        sides: Which text each token is of, 0 the text and 1 the query, where a network reads both as one; else None.
         neighbours: Training texts that lent their importance to the text, the nearest first; None if no method borrows.
     """
 
@@ -47,6 +49,7 @@ class Explanation:
     tokens: list[str]
     scores: dict[str, list[float]]
     query: str | None = None
+    sides: list[int] | None = None
     neighbours: list[NeighbourText] | None = None
 
 
@@ -69,6 +72,11 @@ class Explainer:
         trained = TrainedNetwork.read(path)
         if "processor" not in trained.data:
             raise InputError(f"The checkpoint {path} holds no text processor: its data are not texts.")
+        if trained.network.schema.spans:
+            raise InputError(
+                f"The checkpoint {path} answers questions by spans, and explain is for classes: use "
+                "AnswerRecallCallback, or the attributions in Python."
+            )
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.processor = TextProcessor.from_state(trained.data["processor"])
         self.network: AttentionNetwork = trained.network.to(self.device)
@@ -104,7 +112,7 @@ class Explainer:
             if not text.strip():
                 raise InputError(f"Text {number} of {len(texts)} is empty: there is nothing to explain in it.")
         self._check_queries(texts, queries)
-        if cut := self.processor.encode(texts).truncated:
+        if cut := self._encoded(texts, queries).truncated:
             limit = self.processor.max_length
             warnings.warn(
                 f"{cut:,} of {len(texts):,} texts exceed {limit} tokens; their end is not read.", stacklevel=2
@@ -119,8 +127,21 @@ class Explainer:
             found.update(zip(rows, explained, strict=True))
         return [found[row] for row in range(len(texts))]
 
+    def _encoded(self, texts: Sequence[str], queries: Sequence[str] | None) -> Encoded:
+        if isinstance(self.processor, PairProcessor) and queries is not None:
+            return self.processor.encode_pairs(texts, queries)
+        return self.processor.encode(texts)
+
+    def _surface(self, text: str, query: str | None) -> tuple[list[str], list[int] | None]:
+        """The pieces of one text, and which text of a pair each is of."""
+        if not isinstance(self.processor, PairProcessor) or query is None:
+            return self.processor.surface(text), None
+        sides = self.processor.encode_pairs([text], [query]).sides
+        assert sides is not None
+        return self.processor.surface_pair(text, query), sides.tolist()
+
     def _check_queries(self, texts: Sequence[str], queries: Sequence[str] | None) -> None:
-        pairs = self.network.reads_query
+        pairs = self.network.reads_query or isinstance(self.processor, PairProcessor)
         if pairs and queries is None:
             raise InputError("The checkpoint's network reads a text and a query: give the query too (--query).")
         if queries is None:
@@ -155,7 +176,8 @@ class Explainer:
         explanations = []
         for row, text in enumerate(texts):
             shown = batch.inner[row, : int(batch.valid[row].sum())].tolist()
-            surface = self.processor.surface(text)
+            query = None if queries is None else queries[row]
+            surface, sides = self._surface(text, query)
             explanations.append(
                 Explanation(
                     text=text,
@@ -163,7 +185,8 @@ class Explainer:
                     probabilities=dict(zip(names, probabilities[row].tolist(), strict=True)),
                     tokens=[token for token, keep in zip(surface, shown, strict=True) if keep],
                     scores={name: values[row][batch.inner[row]].tolist() for name, values in scores.items()},
-                    query=None if queries is None else queries[row],
+                    query=query,
+                    sides=None if sides is None else [side for side, keep in zip(sides, shown, strict=True) if keep],
                     neighbours=None if lenders is None else lenders[row],
                 )
             )
@@ -214,7 +237,7 @@ def explain_command(options: Sequence[str]) -> int:
         default=0.05,
         help="for lafa: as near as this share of the pairs of training texts is near; 1: any (default: %(default)s)",
     )
-    parser.add_argument("--heads", help='for mask_lrp: a JSON file such as {"layers": [[0, 3], [], ...]}, heads from 0')
+    parser.add_argument("--heads", help="for mask_lrp: the JSON file of lightning-attn heads")
     parser.add_argument("-o", "--output", help="write a page to look at, such as page.html")
     parser.add_argument("--json", default="-", help="where one JSON object a text goes (default: the standard output)")
     parser.add_argument("--batch_size", type=int, default=32, help="texts read at once (default: %(default)s)")
@@ -246,7 +269,7 @@ def explain_command(options: Sequence[str]) -> int:
     with quiet():
         explainer = Explainer(arguments.ckpt_path)
         progress = len(texts) > arguments.batch_size and sys.stderr.isatty()
-        made = {name: method_by_name(name, arguments) for name in methods}
+        made = {name: method_by_name(name, arguments, explainer.network) for name in methods}
         explanations = explainer.explain(texts, made, arguments.batch_size, progress, queries)
         alone = sum(item.neighbours == [] for item in explanations)
         if alone:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -65,13 +65,14 @@ class HighlightSection:
     note: str = ""
 
 
-def highlight_html(tokens: Sequence[str | None], scores: Sequence[Score]) -> str:
+def highlight_html(tokens: Sequence[str | None], scores: Sequence[Score], breaks: Collection[int] = ()) -> str:
     """Tokens as HTML spans, the deeper the colour the larger the score; negative scores have the other hue.
 
     Args:
         tokens: Any text, escaped here; None is left out.
         scores: One a token, of any range, coloured in proportion to the largest absolute score shown; the value is
             in the ``title``. None or NaN leaves the token without colour.
+        breaks: Positions, among the tokens that are shown, before which a new line begins.
 
     Returns:
         HTML without any other markup: it may stand inside a page, a table cell or a notebook.
@@ -79,7 +80,8 @@ def highlight_html(tokens: Sequence[str | None], scores: Sequence[Score]) -> str
     Raises:
         ValueError: The numbers of tokens and of scores differ.
     """
-    return " ".join(_span(token, score, strength) for token, score, strength in _shown(tokens, scores))
+    spans = [_span(token, score, strength) for token, score, strength in _shown(tokens, scores)]
+    return " ".join(f"<br>{span}" if place in breaks else span for place, span in enumerate(spans))
 
 
 def highlight_page(title: str, sections: Sequence[HighlightSection]) -> str:

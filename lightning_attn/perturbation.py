@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,6 +39,7 @@ class Perturbation(ABC):
         """
 
 
+@dataclass(eq=False)  # so that a configuration in which one stands can be written down
 class Delete(Perturbation):
     """Removed positions disappear and the rest closes up. The default."""
 
@@ -55,7 +57,11 @@ class Delete(Perturbation):
         inputs[valid] = batch.inputs[remaining]
         special = torch.zeros_like(valid)
         special[valid] = batch.special[remaining]
-        return batch.replace(inputs=inputs, valid=valid, special=special)
+        segments = None
+        if batch.segments is not None:
+            segments = torch.zeros_like(valid, dtype=batch.segments.dtype)
+            segments[valid] = batch.segments[remaining]
+        return batch.replace(inputs=inputs, valid=valid, special=special, segments=segments)
 
 
 class Overwrite(Perturbation):
@@ -69,11 +75,13 @@ class Overwrite(Perturbation):
         """See :meth:`Perturbation.apply`; columns that are padding in every example are cut off."""
         used = batch.valid.any(dim=0).nonzero()
         length = max(1, int(used.max()) + 1 if len(used) else 0)
-        inputs = batch.inputs[:, :length].clone()
+        batch = batch.shortened(length)
+        inputs = batch.inputs.clone()
         inputs[~keep[:, :length]] = 0.0 if inputs.is_floating_point() else self.content(schema)
-        return batch.replace(inputs=inputs, valid=batch.valid[:, :length], special=batch.special[:, :length])
+        return batch.replace(inputs=inputs)
 
 
+@dataclass(eq=False)
 class Replace(Overwrite):
     """Removed tokens become ``schema.replacement_id``, [MASK] or ``<unk>``; removed instances become zeros."""
 
@@ -82,6 +90,7 @@ class Replace(Overwrite):
         return schema.replacement_id
 
 
+@dataclass(eq=False)
 class Pad(Overwrite):
     """Removed tokens become ``schema.pad_id`` but stay valid, as in Mask-LRP and AttCAT; instances become zeros."""
 

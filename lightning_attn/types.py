@@ -31,13 +31,17 @@ class Batch:
             ``packed``, shape ``(N, ...)``, in the order of ``valid`` read row by row, with ``N = valid.sum()``.
         valid: True where a real token or instance stands, shape ``(B, L)``, bool. Never called "mask".
         special: True on [CLS], [SEP], ``<s>``, ``</s>``: never perturbed, never scored; shape ``(B, L)``, bool.
-        target: Class index, shape ``(B,)``, int64; or one 0/1 column a class, shape ``(B, C)``, float (multi-label).
+        target: Class index, shape ``(B,)``, int64; or one 0/1 column a class, shape ``(B, C)``, float (multi-label); or
+            first and last position of an answer, both 0 for none, shape ``(B, 2)``, int64. While a network learns to
+            say what a black box says, mitigations and losses get its class probabilities, shape ``(B, C)``, float.
         index: Row in the data set split, shape ``(B,)``, int64.
         evidence: Ground-truth importance in [0, 1], NaN where unknown, shape ``(B, L)``; None if the data has none.
         query: Token ids of a hypothesis or question, shape ``(B, M)``; None for single texts.
         query_valid: True on the real positions of ``query``, shape ``(B, M)``.
         query_vector: What a network made of ``query``, shape ``(B, Q)``, so that it reads it once however often the
             text is changed; only :meth:`AttentionNetwork.read_query` sets it, and it belongs to that network.
+        segments: Token types as the tokenizer numbers the texts of a pair that is read as one, shape ``(B, L)``, int64;
+            None where there is one text. It is 0 on padding.
         packed: Whether ``inputs`` leaves padding out; nothing is special then. Whatever perturbs, attributes or
             measures works on :meth:`padded`; a network that cannot read packed inputs calls it too.
     """
@@ -51,6 +55,7 @@ class Batch:
     query: Tensor | None = None
     query_valid: Tensor | None = None
     query_vector: Tensor | None = None
+    segments: Tensor | None = None
     packed: bool = False
 
     def __len__(self) -> int:
@@ -96,6 +101,11 @@ class Batch:
         return self.replace(
             **{name: tensor[instances if name == "inputs" else rows] for name, tensor in tensors.items()}
         )
+
+    def shortened(self, length: int) -> Batch:
+        """The first ``length`` columns of a padded batch; what is cut off should be padding everywhere."""
+        names = ("inputs", "valid", "special", "evidence", "segments")
+        return self.replace(**{name: tensor[:, :length] for name, tensor in self._tensors().items() if name in names})
 
     @property
     def places(self) -> Tensor:
@@ -193,6 +203,10 @@ class DataSchema:
         feature_shape: Shape of one instance's features, None where inputs are token ids.
         query_vocabulary_size: Number of token ids of queries, None for single texts.
         default_tokens: Number of content-free tokens that end every text; theirs are the last ids of the vocabulary.
+        grid: Rows and columns of the picture whose patches the instances are, see :meth:`cell`; None for instances
+            without a place.
+        spans: True if an example is answered by a span of its text; the classes are ``start`` and ``end`` then, and
+            ``Batch.target`` holds the first and the last position, shape ``(B, 2)``, int64.
     """
 
     num_classes: int
@@ -204,6 +218,8 @@ class DataSchema:
     feature_shape: tuple[int, ...] | None = None
     query_vocabulary_size: int | None = None
     default_tokens: int = 0
+    grid: tuple[int, int] | None = None
+    spans: bool = False
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Class probabilities, same shape as ``logits`` ``(..., C)``: softmax, or sigmoid if ``multi_label``."""
@@ -240,6 +256,28 @@ class DataSchema:
         if self.vocabulary_size is None:
             raise InputError("Only texts have default tokens, but the data are features of instances.")
         return inputs - (self.vocabulary_size - self.default_tokens)
+
+    def cell(self, inputs: Tensor) -> Tensor:
+        """Where in the picture each patch stands: cells of the grid row by row from 1, and 0 for no place.
+
+        The last two features of a patch are its row and its column, counted from 1, as shares of all rows and columns.
+        So an instance of zeros, which is what a perturbation writes, stands nowhere.
+
+        Args:
+            inputs: Features of instances, shape ``(..., F)``.
+
+        Returns:
+            Shape ``(...)``, int64.
+
+        Raises:
+            InputError: The instances are no patches of a picture.
+        """
+        if self.grid is None:
+            raise InputError("Only patches of a picture have a place in it; use DigitPairsDataModule.")
+        rows, columns = self.grid
+        row, column = (inputs[..., -2] * rows).round(), (inputs[..., -1] * columns).round()
+        inside = (row >= 1) & (row <= rows) & (column >= 1) & (column <= columns)
+        return torch.where(inside, (row - 1) * columns + column, 0).long()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint; ``DataSchema(**schema.as_dict())`` restores it."""

@@ -61,6 +61,21 @@ def tiny_module(
     return AttentionClassifier(network, mitigation)
 
 
+def tiny_checkpoint(folder: Path, module: AttentionClassifier, data: SyntheticReviewsDataModule) -> str:
+    """What ``lightning fit`` would have written of a :func:`tiny_module`, with the description of its network."""
+    encoder = {"class_path": "lightning_attn.encoders.BiLSTM", "init_args": {"embedding_size": 8, "hidden_size": 6}}
+    content = {
+        "state_dict": {f"network.{name}": value for name, value in module.network.state_dict().items()},
+        "schema": module.network.schema.as_dict(),
+        "data": data.export(),
+        "hyper_parameters": {
+            "network": {"class_path": "lightning_attn.networks.PooledNetwork", "init_args": {"encoder": encoder}}
+        },
+    }
+    torch.save(content, folder / "tiny.ckpt")
+    return str(folder / "tiny.ckpt")
+
+
 def trainer(folder: Path, **arguments: Any) -> Trainer:
     defaults: dict[str, Any] = {
         "max_epochs": 1,

@@ -71,6 +71,14 @@ def inferences(folder: Path) -> None:
         (folder / f"{split}.tsv").write_text("\n".join(["sentence1\tsentence2\tgold_label", *rows]) + "\n")
 
 
+def articles(folder: Path) -> None:
+    data = []
+    for number in range(12):
+        qas = [{"id": f"{number}", "question": "a good film", "answers": [{"text": "bad", "answer_start": 2}]}]
+        data.append({"title": f"{number}", "paragraphs": [{"context": "a bad film " * (1 + number), "qas": qas}]})
+    (folder / "xquad.en.json").write_text(json.dumps({"version": "1.1", "data": data}))
+
+
 def case_reports(folder: Path) -> None:
     relations = [
         f"{n}|Case {n}: drug{n} caused rash.|rash|120|124|drug{n}|{120 - 8 - len(f'drug{n}')}|112" for n in range(20)
@@ -95,10 +103,12 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "BabiDataModule": stories,
     "NLIDataModule": inferences,
     "ADEDataModule": case_reports,
+    "SQuADDataModule": articles,
     "MNIST": digit_images,
 }
 PLACES = {  # of others, the folder
     "NLIDataModule": {"train": "train.tsv", "val": "dev.tsv", "test": "test.tsv"},
+    "SQuADDataModule": {"train": "xquad.en.json"},
     "MNIST": {"modality.init_args.path": "."},
 }
 
@@ -142,7 +152,11 @@ def test_every_config_trains(
         command += [f"--data.init_args.{argument}={data / place}" for argument, place in places.items()]
     if "FrozenAttention" in file.read_text():
         command += [f"--model.init_args.network.init_args.attention.init_args.checkpoint={teacher(tmp_path)}"]
-    if (pretrained := "PretrainedEncoder" in file.read_text()) or "TransformerNetwork" in file.read_text():
+    if "BlackBoxExplainer" in file.read_text():
+        command += [f"--model.init_args.black_box={teacher(tmp_path)}"]
+    if (pretrained := "PretrainedEncoder" in file.read_text()) or re.search(
+        "Transformer(QA)?Network", file.read_text()
+    ):
         model = tmp_path / "model"
         save_model(model, tiny_config("bert", save_tokenizer(model, ["a good film", "a bad film"])))
         place = "encoder.init_args.name_or_path" if pretrained else "name_or_path"
@@ -170,7 +184,9 @@ def test_there_is_what_the_documentation_names() -> None:
     mitigations = {f"mitigations/{name}.yaml" for name in ("none", "random_pretraining", "instance_weighting", "both")}
     trainers = {f"trainer/{name}.yaml" for name in ("cpu", "gpu", "ddp")}
     experiments = {"experiments/attention_is_not_explanation.yaml", "attention/uniform.yaml", "attention/frozen.yaml"}
-    transformers = ("transformers/sst", "transformers/sst_self_attention")
+    transformers = tuple(
+        f"transformers/{name}" for name in ("sst", "sst_self_attention", "imdb", "eraser_movies", "nli", "squad")
+    )
     names_of_data = ("quickstart", "sst", "imdb", "eraser_movies", "sst_wiki", "nli", "babi", "ade", *transformers)
     data = {f"{name}.yaml" for name in names_of_data}
     assert mitigations | trainers | experiments | data <= names

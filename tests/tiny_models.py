@@ -63,7 +63,9 @@ def save_tokenizer(folder: Path, corpus: Iterable[str], vocabulary: int = 60) ->
     trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, show_progress=False, special_tokens=SPECIAL)
     tokenizer.train_from_iterator(corpus, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     tokenizer.decoder = decoders.WordPiece()
     named = {"unk_token": "[UNK]", "pad_token": "[PAD]", "mask_token": "[MASK]"}

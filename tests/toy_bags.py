@@ -13,21 +13,22 @@ from lightning_attn.attention import (
     MultiHeadGatedAttention,
     UniformAttention,
 )
-from lightning_attn.encoders import MLP, Identity, LeNet
+from lightning_attn.encoders import MLP, Identity, LeNet, PatchEncoder
 from lightning_attn.networks import (
     AdditiveBagNetwork,
+    AttentionNetwork,
     BagNetwork,
     ClassBagNetwork,
-    InstanceNetwork,
     MaxBagNetwork,
     MLPHead,
     MultiHeadBagNetwork,
+    PatchNetwork,
 )
 from lightning_attn.types import Batch, DataSchema
 
 FEATURES = (6,)
 
-BAG_NETWORKS: dict[str, Callable[[], InstanceNetwork]] = {
+BAG_NETWORKS: dict[str, Callable[[], AttentionNetwork]] = {
     "additive": lambda: BagNetwork(MLP((8, 5), dropout=0.3), AdditiveAttention()),
     "gated": lambda: BagNetwork(MLP((7,)), GatedAttention(6, temperature=0.5), MLPHead(6, dropout=0.3)),
     "identity": lambda: BagNetwork(Identity(), GatedAttention(6)),
@@ -37,6 +38,8 @@ BAG_NETWORKS: dict[str, Callable[[], InstanceNetwork]] = {
     "multihead": lambda: MultiHeadBagNetwork(MLP((7,)), MultiHeadGatedAttention(6), MLPHead(6), heads=3),
     "multihead-additive": lambda: MultiHeadBagNetwork(MLP((7,)), MultiHeadAdditiveAttention(), heads=2),
     "class": lambda: ClassBagNetwork(MLP((7,)), MultiHeadGatedAttention(6, temperature=0.5)),
+    "patches": lambda: PatchNetwork(PatchEncoder(7, 5, layers=2), AdditiveAttention(6)),
+    "patches-contextual": lambda: PatchNetwork(PatchEncoder(7, 5, layers=1, values="contextual")),
 }
 
 
@@ -70,11 +73,13 @@ def toy_bag_network(
     multi_label: bool = False,
     sharpness: float = 2.0,
     feature_shape: tuple[int, ...] = FEATURES,
-) -> InstanceNetwork:
+) -> AttentionNetwork:
     """An untrained network in evaluation mode; ``sharpness`` scales its weights so that outputs differ clearly."""
     torch.manual_seed(0)
     network = BAG_NETWORKS[kind]()
-    network.build(DataSchema(num_classes=classes, multi_label=multi_label, feature_shape=feature_shape))
+    # Of the toy features, about a third name a cell of this grid, some the same one; the others are nowhere.
+    grid = (3, 4) if kind.startswith("patches") else None
+    network.build(DataSchema(num_classes=classes, multi_label=multi_label, feature_shape=feature_shape, grid=grid))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(sharpness)

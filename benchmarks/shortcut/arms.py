@@ -23,6 +23,7 @@ from lightning_attn.mitigations import (
     AttentionDropout,
     Compose,
     InstanceWeighting,
+    LeakagePenalty,
     MaskedFineTuning,
     Mitigation,
     NoMitigation,
@@ -147,6 +148,10 @@ ARMS: dict[str, Arm] = {
     "mixed + weighting": Arm(
         lambda setting, seed: [mixing(setting, seed), weighting(setting, seed)], tuned=("share", SHARES)
     ),
+    "mixed + penalty": Arm(
+        lambda setting, seed: [mixing(setting, seed), LeakagePenalty(setting.get("strength", 2.0))],
+        tuned=("strength", (1.0, 2.0, 4.0)),
+    ),
     "REAL-X": Arm(
         lambda setting, seed: [RandomPretraining(setting.get("epochs", 2), BernoulliSubset(), seed=seed)],
         hard=True,
@@ -154,7 +159,7 @@ ARMS: dict[str, Arm] = {
     ),
 }
 #: The mitigation of ours that has to beat the others.
-OURS = "mixed + weighting"
+OURS = "mixed + penalty"
 PUBLISHED = "both"
 DROPOUTS = ("attention dropout .1", "attention dropout .3", "attention dropout .5")
 TASC = ("Lin-TaSc", "Feat-TaSc", "Conv-TaSc")

@@ -1,5 +1,6 @@
 """Callbacks: when to measure, what to show, what to keep."""
 
+from lightning_attn.callbacks.answer_recall import AnswerRecallCallback
 from lightning_attn.callbacks.attention_table import AttentionTableCallback
 from lightning_attn.callbacks.bag_images import BagImagesCallback
 from lightning_attn.callbacks.checkpoint import BestAndLastCheckpoint
@@ -21,6 +22,7 @@ from lightning_attn.callbacks.step_seed import StepSeed
 __all__ = [
     "AdversarialCallback",
     "AgreementCallback",
+    "AnswerRecallCallback",
     "AttentionTableCallback",
     "BagImagesCallback",
     "BestAndLastCheckpoint",

@@ -9,8 +9,8 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_attn.callbacks.gathering import gathered
-from lightning_attn.callbacks.look import LookCallback
 from lightning_attn.callbacks.media import Cell, Media, show
+from lightning_attn.callbacks.sampled import SampledCallback, Split
 from lightning_attn.callbacks.timing import moment_of, network_of
 from lightning_attn.data.corpus import CorpusDataModule
 from lightning_attn.evaluation import evaluating
@@ -57,7 +57,7 @@ class View:
         return f"{self.moment}: {self.predicted} {self.probability:.2f} {'✓' if self.predicted == self.label else '✗'}"
 
 
-class AttentionTableCallback(LookCallback):
+class AttentionTableCallback(SampledCallback):
     """Shows what the network attends to, epoch by epoch, on a few texts of the validation or test set.
 
     The run folder gets one page, ``attention/val.html``, with each text at every measured epoch, and a picture of the
@@ -75,11 +75,11 @@ class AttentionTableCallback(LookCallback):
     """
 
     def __init__(self, max_examples: int = 8, every_n_epochs: int = 1, seed: int = 0) -> None:
-        super().__init__(max_examples, every_n_epochs, seed)
+        super().__init__(every_n_epochs, max_examples, seed)
         self._history: dict[str, dict[int, dict[str, View]]] = {}
 
-    def show(self, trainer: Trainer, pl_module: LightningModule, stage: str, batches: list[Batch]) -> None:
-        """See :meth:`LookCallback.show`."""
+    def evaluate(self, split: Split, trainer: Trainer, pl_module: LightningModule, batches: list[Batch]) -> None:
+        """Show the examples of all processes."""
         network = network_of(pl_module)
         views: list[View] = []
         for batch in batches:
@@ -92,10 +92,10 @@ class AttentionTableCallback(LookCallback):
         views = [distinct[example] for example in sorted(distinct)]
         folder = folder_of(trainer)
         if trainer.is_global_zero and views:
-            history = self._history.setdefault(stage, {})
+            history = self._history.setdefault(split, {})
             for view in views:
                 history.setdefault(view.example, {})[view.moment] = view
-            show(trainer, folder, stage, "attention", _media(stage, history, views))
+            show(trainer, folder, split, "attention", _media(split, history, views))
 
 
 def _views(trainer: Trainer, schema: DataSchema, batch: Batch, attention: Tensor, probabilities: Tensor) -> list[View]:
@@ -124,7 +124,7 @@ def _views(trainer: Trainer, schema: DataSchema, batch: Batch, attention: Tensor
     return views
 
 
-def _media(stage: str, history: dict[int, dict[str, View]], views: list[View]) -> Media:
+def _media(split: str, history: dict[int, dict[str, View]], views: list[View]) -> Media:
     """The page and the figure show all epochs, the rest the last one."""
     shown = [list(history[view.example].values()) for view in views]
     sections = [
@@ -152,7 +152,7 @@ def _media(stage: str, history: dict[int, dict[str, View]], views: list[View]) -
         )
         for view in views
     ]
-    title = "Attention on the validation set" if stage == "val" else "Attention on the test set"
+    title = "Attention on the validation set" if split == "val" else "Attention on the test set"
     return Media(highlight_page(title, sections), highlight_page(title, lines), COLUMNS, rows, draw(pictured))
 
 

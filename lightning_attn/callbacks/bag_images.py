@@ -10,8 +10,8 @@ from pytorch_lightning import LightningModule, Trainer
 
 from lightning_attn.bag_figure import BagRow, bag_figure, is_image
 from lightning_attn.callbacks.gathering import gathered
-from lightning_attn.callbacks.look import LookCallback
 from lightning_attn.callbacks.media import publish
+from lightning_attn.callbacks.sampled import SampledCallback, Split
 from lightning_attn.callbacks.timing import moment_of, network_of
 from lightning_attn.evaluation import evaluating
 from lightning_attn.networks.base import AttentionNetwork
@@ -46,7 +46,7 @@ class BagView:
         return f"Bag {self.bag}: {self.label}\n{self.predicted} {self.probability:.2f} {right}"
 
 
-class BagImagesCallback(LookCallback):
+class BagImagesCallback(SampledCallback):
     """Shows what the network attends to in a few bags of images of the validation or test set.
 
     The run folder gets a picture, ``bags/val/bags.png`` and ``.svg``, and its numbers, ``bags/val/bags.json``. W&B gets
@@ -68,11 +68,11 @@ class BagImagesCallback(LookCallback):
     """
 
     def __init__(self, max_examples: int = 8, most: int = 20, every_n_epochs: int = 1, seed: int = 0) -> None:
-        super().__init__(max_examples, every_n_epochs, seed)
+        super().__init__(every_n_epochs, max_examples, seed)
         self._at_least_one(most=most)
         self.most = most
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the bags of the last epoch; in the sanity check already, see that there are images to show.
 
         Raises:
@@ -85,10 +85,10 @@ class BagImagesCallback(LookCallback):
                 "BagImagesCallback shows bags of images, of shape (H, W), (1, H, W) or (3, H, W), but the instances "
                 f"are {found}: leave it out."
             )
-        super().on_validation_epoch_start(trainer, pl_module)
+        super().start(trainer, pl_module)
 
-    def show(self, trainer: Trainer, pl_module: LightningModule, stage: str, batches: list[Batch]) -> None:
-        """See :meth:`LookCallback.show`."""
+    def evaluate(self, split: Split, trainer: Trainer, pl_module: LightningModule, batches: list[Batch]) -> None:
+        """Show the examples of all processes."""
         network = network_of(pl_module)
         mine = [pair for batch in batches for pair in _views(network, batch)]
         # A sampler that repeats rows may have given one to two processes.
@@ -110,8 +110,8 @@ class BagImagesCallback(LookCallback):
             }
             for view in views
         ]
-        place = folder / "bags" / stage / "bags"
-        publish(trainer, place, f"{stage}/bags", document, {"bags": bag_figure(rows, self.most)}, table)
+        place = folder / "bags" / split / "bags"
+        publish(trainer, place, f"{split}/bags", document, {"bags": bag_figure(rows, self.most)}, table)
 
 
 def _views(network: AttentionNetwork, batch: Batch) -> list[tuple[BagView, BagRow]]:

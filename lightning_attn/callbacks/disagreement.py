@@ -12,8 +12,9 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_attn.callbacks.experiments import figures
-from lightning_attn.callbacks.experiments.base import ExperimentCallback, Split
+from lightning_attn.callbacks.experiments.base import ExperimentCallback
 from lightning_attn.callbacks.experiments.record import ExperimentRecord, Summary, mean, undefined
+from lightning_attn.callbacks.sampled import Split
 from lightning_attn.callbacks.timing import network_of
 from lightning_attn.metrics.disagreement import disagreement
 from lightning_attn.metrics.functional.disagreement import RiskCoverage, risk_coverage

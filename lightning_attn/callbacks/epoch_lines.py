@@ -11,6 +11,7 @@ SHOWN = (
     "train/loss",
     "val/loss",
     "val/accuracy",
+    "val/fidelity",
     "val/faithfulness/kendall_gradient",
     "val/faithfulness/kendall_loo",
     "val/shortcut/leaked_bits",

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
-from lightning_attn.callbacks.sampling import ExampleSample
+from lightning_attn.callbacks.sampled import SPLITS, SampledCallback, Split
 from lightning_attn.callbacks.shortcut import ShortcutProbe
-from lightning_attn.callbacks.timing import measures_now, network_of
+from lightning_attn.callbacks.timing import network_of
 from lightning_attn.metrics import (
     COSTLY_MEASURES,
+    ERASURE,
     IOUF1,
     MEASURES,
+    ChunkMean,
     ExampleMean,
     LeakedBits,
     PerExampleMean,
+    Preset,
     Settings,
+    get_preset,
     measure,
 )
 from lightning_attn.perturbation import Perturbation
-from lightning_attn.types import Batch, InputError
-
-Split = Literal["val", "test"]
+from lightning_attn.types import Batch
 
 _IOU = ("plausibility/iou_precision", "plausibility/iou_recall")  # the F1 of their means is what is logged
 _SHORTCUT = (
@@ -50,6 +50,13 @@ DEFAULT: tuple[str, ...] = tuple(
 )
 
 
+def _metric(name: str, preset: Preset) -> PerExampleMean:
+    if name == "plausibility/iou_f1":
+        return IOUF1()
+    measure = name.removeprefix("faithfulness/").removesuffix("_random")
+    return ChunkMean(preset.chunks) if measure in ERASURE and preset.chunks > 1 else ExampleMean()
+
+
 class ExampleSum(PerExampleMean):
     """Sum of one number an example, over distinct examples."""
 
@@ -62,7 +69,7 @@ class ExampleSum(PerExampleMean):
         return self.rows()[0].sum().to(self.device, torch.float32)
 
 
-class FaithfulnessCallback(Callback):
+class FaithfulnessCallback(SampledCallback):
     """Measures on a sample of the validation or test set whether the attention means something, and logs it.
 
     Logs ``val/faithfulness/*``, ``val/attention/*``, ``val/plausibility/*`` where the data have evidence, and
@@ -84,7 +91,9 @@ class FaithfulnessCallback(Callback):
         metrics: Names as they are logged, less the split; None means all but the costly ones,
             ``faithfulness/adversarial_jsd`` and ``faithfulness/flip_*``.
         splits: Where to measure.
-        perturbation: What happens to removed tokens; None means ``Delete()``.
+        preset: Name of a way to measure comprehensiveness, sufficiency, AOPC and log-odds, out of
+            :data:`lightning_attn.metrics.PRESETS`, or one of your own. Values of different presets cannot be compared.
+        perturbation: What happens to removed tokens; None leaves it to the preset.
         max_tokens: Positions, padding included, that perturbed texts may have in one forward pass.
         seed: Of the sample, of permutations and of random rankings.
 
@@ -97,31 +106,19 @@ class FaithfulnessCallback(Callback):
         every_n_epochs: int = 1,
         max_examples: int | None = 128,
         metrics: Sequence[str] | None = None,
-        splits: Sequence[Split] = ("val", "test"),
+        splits: Sequence[Split] = SPLITS,
+        preset: str | Preset = "ours",
         perturbation: Perturbation | None = None,
         max_tokens: int = 16384,
         seed: int = 0,
     ) -> None:
-        numbers = {"every_n_epochs": every_n_epochs, "max_examples": max_examples, "max_tokens": max_tokens}
-        for name, value in numbers.items():
-            if value is not None and value < 1:
-                raise InputError(f"FaithfulnessCallback needs {name} of at least 1, not {value}.")
+        super().__init__(every_n_epochs, max_examples, seed, splits)
+        self._at_least_one(max_tokens=max_tokens)
         self.names = DEFAULT if metrics is None else tuple(metrics)
-        for kind, given, known in (("metrics", self.names, KNOWN), ("splits", splits, ("val", "test"))):
-            if unknown := [name for name in given if name not in known]:
-                raise InputError(
-                    f"FaithfulnessCallback knows no {kind[:-1]} {unknown[0]!r}; the {kind} are {', '.join(known)}."
-                )
-        self.every_n_epochs = every_n_epochs
-        self.max_examples = max_examples
-        self.splits = tuple(splits)
-        self.settings = Settings(perturbation=perturbation, max_tokens=max_tokens, seed=seed)
-        self._sample = ExampleSample(max_examples, seed)
-        self._metrics: dict[str, PerExampleMean] = {
-            name: IOUF1() if name == "plausibility/iou_f1" else ExampleMean()
-            for name in self.names
-            if name not in _SHORTCUT
-        }
+        self._known("metric", self.names, KNOWN)
+        chosen = get_preset(preset)
+        self.settings = Settings(preset=chosen, perturbation=perturbation, max_tokens=max_tokens, seed=seed)
+        self._metrics = {name: _metric(name, chosen) for name in self.names if name not in _SHORTCUT}
         self._examples = {"faithfulness/examples": ExampleSum(), "faithfulness/skipped": ExampleSum()}
         self._leakage = LeakedBits(seed=seed) if any(name in _SHORTCUT for name in self.names) else None
         self._told: set[str] = set()
@@ -132,67 +129,19 @@ class FaithfulnessCallback(Callback):
         Raises:
             InputError: The Trainer has two of these callbacks, or the module has no attention network.
         """
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it elsewhere
-        if sum(isinstance(callback, FaithfulnessCallback) for callback in callbacks) > 1:
-            raise InputError("Two FaithfulnessCallbacks would log under the same names; leave one of them out.")
-        network_of(pl_module)
-        if any(isinstance(callback, ShortcutProbe) for callback in callbacks):
+        super().setup(trainer, pl_module, stage)
+        if any(isinstance(callback, ShortcutProbe) for callback in trainer.callbacks):  # type: ignore[attr-defined]
             self._leakage = None  # it logs the same names
         pl_module.faithfulness = nn.ModuleDict({**self._metrics, **self._examples})
         if self._leakage is not None:
             pl_module.faithfulness["shortcut"] = self._leakage
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the examples of the last epoch."""
-        self._sample.clear()
-
-    on_test_epoch_start = on_validation_epoch_start
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the examples of the sample."""
-        if self._measures("val", trainer) and dataloader_idx == 0:
-            self._sample.add(batch)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the examples of the sample."""
-        if self._measures("test", trainer) and dataloader_idx == 0:
-            self._sample.add(batch)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure and log ``val/*``."""
-        self._run("val", trainer, pl_module)
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure and log ``test/*``."""
-        self._run("test", trainer, pl_module)
-
-    def _measures(self, split: Split, trainer: Trainer) -> bool:
-        return split in self.splits and measures_now(trainer, self.every_n_epochs)
-
-    def _run(self, split: Split, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._measures(split, trainer):
-            return
+    def evaluate(self, split: Split, trainer: Trainer, pl_module: LightningModule, batches: list[Batch]) -> None:
+        """Measure and log ``SPLIT/*``."""
         defined = torch.zeros(len(self._metrics), device=pl_module.device)
         self._join(pl_module.device)
-        for batch in self._sample.collected(trainer.strategy):
+        for batch in batches:
             defined += self._update(batch, pl_module)
-        self._sample.clear()
         # All processes must agree on what to log, because logging a metric gathers its states.
         defined = trainer.strategy.reduce(defined, reduce_op="sum")
         for name, total in self._examples.items():

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_attn import attribution
 from lightning_attn.attribution import Attribution, GradientXInput, Occlusion
 from lightning_attn.callbacks.faithfulness import ExampleSum
-from lightning_attn.callbacks.sampling import ExampleSample
-from lightning_attn.callbacks.timing import measures_now, network_of
+from lightning_attn.callbacks.sampled import SPLITS, SampledCallback, Split
+from lightning_attn.callbacks.timing import network_of
 from lightning_attn.evaluation import evaluating
 from lightning_attn.metrics import ExampleMean
 from lightning_attn.metrics.functional import INSTANCE_MEASURES, instance_measures, ranked_measures
@@ -32,13 +30,11 @@ from lightning_attn.metrics.plausibility import evidence_of
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.types import Batch, InputError
 
-Split = Literal["val", "test"]
-
 #: Rankings beside that of the attention, by the name of their attribution method.
 CONTROLS = ("uniform", "random", "untrained", "gradient_x_input", "occlusion")
 
 
-class InstanceCallback(Callback):
+class InstanceCallback(SampledCallback):
     """Measures on every bag of the validation or test set whether attention finds its key instances, and logs it.
 
     Logs ``val/instances/*`` (``test/...`` in ``trainer.test``): ``auroc``, ``average_precision`` with the ``key_rate``
@@ -76,28 +72,20 @@ class InstanceCallback(Callback):
     def __init__(
         self,
         every_n_epochs: int = 1,
-        splits: Sequence[Split] = ("val", "test"),
+        splits: Sequence[Split] = SPLITS,
         controls: Sequence[str] = CONTROLS,
         max_examples: int | None = 256,
         orders: int = 10,
         max_tokens: int = 16384,
         seed: int = 0,
     ) -> None:
-        numbers = {"every_n_epochs": every_n_epochs, "max_examples": max_examples, "max_tokens": max_tokens}
-        for name, value in numbers.items():
-            if value is not None and value < 1:
-                raise InputError(f"InstanceCallback needs {name} of at least 1, not {value}.")
+        super().__init__(every_n_epochs, max_examples, seed, splits)
+        self._at_least_one(max_tokens=max_tokens)
         if orders < 0:
             raise InputError(f"InstanceCallback needs orders of at least 0, not {orders}.")
-        if unknown := [split for split in splits if split not in ("val", "test")]:
-            raise InputError(f"InstanceCallback knows no split {unknown[0]!r}; the splits are val, test.")
-        self.every_n_epochs = every_n_epochs
-        self.splits = tuple(splits)
         self.orders = orders
         self.max_tokens = max_tokens
-        self.seed = seed
         self._controls = {name: self._control(name) for name in controls}
-        self._sample = ExampleSample(max_examples, seed)
         self._means = {f"instances/{name}": ExampleMean() for name in INSTANCE_MEASURES}
         self._pooled: dict[str, PooledInstances] = {
             "instances/pooled_auroc": PooledAUROC(),
@@ -126,18 +114,15 @@ class InstanceCallback(Callback):
         Raises:
             InputError: The Trainer has two of these callbacks, or the module has no attention network.
         """
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it elsewhere
-        if sum(isinstance(callback, InstanceCallback) for callback in callbacks) > 1:
-            raise InputError("Two InstanceCallbacks would log under the same names; leave one of them out.")
-        network_of(pl_module)
+        super().setup(trainer, pl_module, stage)
         pl_module.instances = nn.ModuleDict(self._metrics())
 
     def _metrics(self) -> dict[str, Metric]:
         return {**self._means, **self._pooled, **self._sampled, "instances/skipped": self._skipped}
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the last epoch, and let every process take part in the metrics, also one that has no bag."""
-        self._sample.clear()
+        super().start(trainer, pl_module)
         nothing = torch.zeros(0, 1, device=pl_module.device)
         row = torch.zeros(0, dtype=torch.int64, device=pl_module.device)
         with torch.inference_mode(False):  # it is added to in place, outside of inference mode
@@ -149,46 +134,11 @@ class InstanceCallback(Callback):
             else:
                 metric.update(nothing[:, 0], row)
 
-    on_test_epoch_start = on_validation_epoch_start
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Measure the batch."""
-        if self._measures("val", trainer) and dataloader_idx == 0:
-            self._update(network_of(pl_module), batch)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Measure the batch, and keep the bags of the sample."""
-        if self._measures("test", trainer) and dataloader_idx == 0:
-            self._update(network_of(pl_module), batch)
-            if self._sampled and batch.evidence is not None:
-                self._sample.add(batch)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log ``val/*``."""
-        self._run("val", trainer, pl_module)
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure the sample, and log ``test/*``."""
-        self._run("test", trainer, pl_module)
-
-    def _measures(self, split: Split, trainer: Trainer) -> bool:
-        return split in self.splits and measures_now(trainer, self.every_n_epochs)
+    def keep(self, split: Split, pl_module: LightningModule, batch: Batch) -> None:
+        """Measure the batch; in test, keep its bags for the sample."""
+        self._update(network_of(pl_module), batch)
+        if split == "test" and self._sampled and batch.evidence is not None:
+            self._sample.add(batch)
 
     def _update(self, network: AttentionNetwork, batch: Batch) -> None:
         """Measure a batch; a process that has run out of bags gets empty ones."""
@@ -223,13 +173,10 @@ class InstanceCallback(Callback):
                 metric.update(values[name], batch.index)
                 self._defined[place] += (~values[name].isnan()).sum()
 
-    def _run(self, split: Split, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._measures(split, trainer):
-            return
-        if split == "test":
-            for batch in self._sample.collected(trainer.strategy):
-                self._update_sampled(network_of(pl_module), batch)
-            self._sample.clear()
+    def evaluate(self, split: Split, trainer: Trainer, pl_module: LightningModule, batches: list[Batch]) -> None:
+        """Measure the sample, which is empty but in test, and log ``SPLIT/*``."""
+        for batch in batches:
+            self._update_sampled(network_of(pl_module), batch)
         # All processes must agree on what to log, because logging a metric gathers its states.
         bags, *sampled = trainer.strategy.reduce(self._defined, reduce_op="sum").tolist()
         metrics: dict[str, Metric] = {

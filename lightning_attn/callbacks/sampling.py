@@ -77,9 +77,4 @@ class ExampleSample:
 
 def _trimmed(batch: Batch) -> Batch:
     length = int(batch.valid.sum(dim=1).max()) if len(batch) else 0
-    return batch.replace(
-        inputs=batch.inputs[:, :length],
-        valid=batch.valid[:, :length],
-        special=batch.special[:, :length],
-        evidence=None if batch.evidence is None else batch.evidence[:, :length],
-    )
+    return batch.shortened(length)

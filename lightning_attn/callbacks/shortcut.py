@@ -8,16 +8,17 @@ from dataclasses import replace
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback
 
 from lightning_attn.attention.random import RandomAttention
 from lightning_attn.callbacks.gathering import gathered
-from lightning_attn.callbacks.sampling import ExampleSample
-from lightning_attn.callbacks.timing import measures_now, network_of
+from lightning_attn.callbacks.sampled import SampledCallback, Split
+from lightning_attn.callbacks.timing import network_of
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.evaluation import evaluating
 from lightning_attn.metrics.functional.evaluators import Evaluator, MaskJudge, Training
 from lightning_attn.metrics.shortcut import JUDGED, PROBES, Probes, Rows, distinct_rows, figures, probe_rows
+from lightning_attn.modules import AttentionClassifier, BlackBoxExplainer
+from lightning_attn.modules.compatibility import check_black_box
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.randomness import mix
 from lightning_attn.trained import TrainedNetwork
@@ -26,7 +27,7 @@ from lightning_attn.types import Batch, InputError
 _BATCH = 64
 
 
-class ShortcutProbe(Callback):
+class ShortcutProbe(SampledCallback):
     """Measures on a sample of the validation or test set what the attention tells beside what it points at.
 
     Logs under ``val/shortcut/``, or ``test/shortcut/``:
@@ -53,10 +54,12 @@ class ShortcutProbe(Callback):
         metrics: Which of the probes above, by their first names; None means all.
         train_examples: Training examples that evaluators learn from, at least 1.
         distribution: Random attention for EVAL-X; None means what is nearest to the network's own.
-        black_box: Checkpoint of the network whose prediction the selection must preserve; None means the network
-            itself.
+        black_box: Checkpoint of the network whose prediction the selection must preserve; None means the one that a
+            :class:`BlackBoxExplainer` explains, else the network itself.
         share: Part of the positions that counts as selected, in (0, 1], where the attention is soft.
         max_tokens: Positions, padding included, that texts may have in one forward pass of the black box.
+        training: How evaluators learn, but for its seed; None means ``Training()``. Pictures take more than texts:
+            where ``evalx_random_accuracy`` is at chance, they have not learned enough to judge anything.
         seed: Of the sample, the evaluators, the folds and the bootstrap.
 
     Attributes:
@@ -77,30 +80,22 @@ class ShortcutProbe(Callback):
         black_box: str | None = None,
         share: float = 0.2,
         max_tokens: int = 16384,
+        training: Training | None = None,
         seed: int = 0,
     ) -> None:
-        numbers = {
-            "every_n_epochs": every_n_epochs,
-            "max_examples": max_examples,
-            "train_examples": train_examples,
-            "max_tokens": max_tokens,
-        }
-        for name, value in numbers.items():
-            if value is not None and value < 1:
-                raise InputError(f"ShortcutProbe needs {name} of at least 1, not {value}.")
+        super().__init__(every_n_epochs, max_examples, seed)
+        self._at_least_one(train_examples=train_examples, max_tokens=max_tokens)
         if not 0 < share <= 1:
             raise InputError(f"ShortcutProbe needs a share in (0, 1], not {share}.")
         names = PROBES if metrics is None else tuple(metrics)
-        if unknown := [name for name in names if name not in PROBES]:
-            raise InputError(f"ShortcutProbe knows no metric {unknown[0]!r}; the metrics are {', '.join(PROBES)}.")
-        self.every_n_epochs = every_n_epochs
+        self._known("metric", names, PROBES)
         self.train_examples = train_examples
         self.distribution = distribution
         self.black_box = black_box
-        self.seed = seed
         self.rows: Rows = {}
+        self.training = replace(training or Training(), seed=seed)
         self.probes = Probes(names, share, max_tokens=max_tokens)
-        self._sample = ExampleSample(max_examples, seed)
+        self._trained: TrainedNetwork | None = None
         self._judge: MaskJudge | None = None
         self._judged: tuple[object, object] = (None, None)
         self._told: set[str] = set()
@@ -110,56 +105,35 @@ class ShortcutProbe(Callback):
 
         Raises:
             InputError: The Trainer has two of these callbacks, the module has no attention network, or the black box
-                was made for other data.
+                cannot be read.
         """
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it elsewhere
-        if sum(isinstance(callback, ShortcutProbe) for callback in callbacks) > 1:
-            raise InputError("Two ShortcutProbes would log under the same names; leave one of them out.")
+        super().setup(trainer, pl_module, stage)
         network = network_of(pl_module)
         judged = (getattr(trainer, "datamodule", None), network)
         if any(known is not given for known, given in zip(self._judged, judged, strict=True)):
             self._judge = None  # its evaluators are for other data or masks of another kind
         self._judged = judged
-        if self.black_box is not None and self.probes.black_box is None:
-            other = TrainedNetwork.read(self.black_box).network
-            refuse_other_data(self.black_box, other, network)
-            self.probes = replace(self.probes, black_box=other)
+        if self.black_box is not None and self._trained is None:
+            self._trained = TrainedNetwork.read(self.black_box)
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the examples of the last epoch."""
-        self._sample.clear()
+    def start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the examples of the last epoch; see that the black box fits, now that the network has its layers.
 
-    on_test_epoch_start = on_validation_epoch_start
+        Raises:
+            InputError: It does not, or it holds NaN.
+        """
+        super().start(trainer, pl_module)
+        black_box = pl_module.explained if isinstance(pl_module, BlackBoxExplainer) else None
+        if self.black_box is not None and self._trained is not None:
+            black_box = self._trained.network
+            if self.probes.black_box is not black_box:
+                data = pl_module.data_state if isinstance(pl_module, AttentionClassifier) else {}
+                check_black_box(self.black_box, self._trained, network_of(pl_module).schema, data)
+        self.probes = replace(self.probes, black_box=black_box)
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the examples of the sample."""
-        if measures_now(trainer, self.every_n_epochs) and dataloader_idx == 0:
-            self._sample.add(batch)
-
-    on_test_batch_end = on_validation_batch_end
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Probe and log ``val/shortcut/*``."""
-        self._run("val", trainer, pl_module)
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Probe and log ``test/shortcut/*``."""
-        self._run("test", trainer, pl_module)
-
-    def _run(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not measures_now(trainer, self.every_n_epochs):
-            return
+    def evaluate(self, split: Split, trainer: Trainer, pl_module: LightningModule, batches: list[Batch]) -> None:
+        """Probe and log ``SPLIT/shortcut/*``."""
         network = network_of(pl_module)
-        batches = self._sample.collected(trainer.strategy)
-        self._sample.clear()
         if network.schema.multi_label:
             self._tell("*", "Examples may have several labels, and the probes are for one.")
             return
@@ -190,7 +164,7 @@ class ShortcutProbe(Callback):
             if not batches:
                 return None
             distribution = self.distribution or network.attention.independent
-            self._judge = MaskJudge(network.schema, batches, distribution, Training(seed=self.seed))
+            self._judge = MaskJudge(network.schema, batches, distribution, self.training)
         with torch.no_grad(), evaluating(network):
             masks = [network(network.read_query(batch)).attention for batch in self._judge.batches]
         return self._judge.learn(masks)
@@ -212,21 +186,3 @@ class ShortcutProbe(Callback):
         if name not in self._told:
             rank_zero_info(f"shortcut/{name} is not logged: {reason}")
         self._told.add(name)
-
-
-def refuse_other_data(path: str, black_box: AttentionNetwork, network: AttentionNetwork) -> None:
-    """See that a black box reads the same data into the same classes as a network.
-
-    Raises:
-        InputError: It does not.
-    """
-    for what, theirs, ours in (
-        ("classes", black_box.schema.class_names, network.schema.class_names),
-        ("number of classes", black_box.schema.num_classes, network.schema.num_classes),
-        ("vocabulary size", black_box.schema.vocabulary_size, network.schema.vocabulary_size),
-    ):
-        if theirs != ours:
-            raise InputError(
-                f"The black box {path} was trained for {what} {theirs}, but the data have {ours}; train it on the same "
-                "data."
-            )

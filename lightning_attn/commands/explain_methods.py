@@ -9,6 +9,8 @@ from lightning_attn import attribution
 from lightning_attn.attribution import LAFA, MaskLRP, ReleasedMaskLRP, get_kernel
 from lightning_attn.attribution.transformer import read_heads
 from lightning_attn.neighbours import Nearest
+from lightning_attn.networks import TransformerNetwork
+from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.types import InputError
 
 #: Methods that need to be told which attention heads are important.
@@ -21,12 +23,13 @@ OF_HEADS: dict[str, Callable[[list[list[int]]], attribution.Attribution]] = {
 NAMES: tuple[str, ...] = tuple(sorted([*attribution.METHODS, *OF_HEADS, "lafa"]))
 
 
-def method_by_name(name: str, arguments: argparse.Namespace) -> attribution.Attribution:
+def method_by_name(name: str, arguments: argparse.Namespace, network: AttentionNetwork) -> attribution.Attribution:
     """A method with its options.
 
     Args:
         name: One of :data:`NAMES`.
         arguments: Those of ``lightning explain``: ``heads``, ``neighbours``, ``kernel``, ``cutoff``, ``strength``.
+        network: That is to be explained.
 
     Raises:
         InputError: There is no such method, or what it needs is missing or wrong.
@@ -34,10 +37,11 @@ def method_by_name(name: str, arguments: argparse.Namespace) -> attribution.Attr
     if name in OF_HEADS:
         if arguments.heads is None:
             raise InputError(
-                f"The method {name} needs the important attention heads: give a JSON file as --heads, such as "
-                '{"layers": [[0, 3], [], ...]}, one list a layer.'
+                f"The method {name} needs the important attention heads: give a JSON file as --heads, which "
+                'lightning-attn heads writes; or such as {"layers": [[0, 3], [], ...]}, one list a layer.'
             )
-        return OF_HEADS[name](read_heads(arguments.heads))
+        of = network if isinstance(network, TransformerNetwork) else None  # others are refused by the method itself
+        return OF_HEADS[name](read_heads(arguments.heads, of))
     if name not in NAMES:
         raise InputError(f"There is no attribution method {name!r}; the methods are {', '.join(NAMES)}.")
     if name != "lafa":

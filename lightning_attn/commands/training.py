@@ -16,7 +16,16 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveCon
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from lightning_attn import attention, callbacks, data, encoders, mitigations, networks  # noqa: F401 - names of classes
+from lightning_attn import (  # noqa: F401 - names of classes
+    attention,
+    callbacks,
+    data,
+    encoders,
+    mitigations,
+    modules,
+    networks,
+    optimisation,
+)
 from lightning_attn.callbacks.checkpoint import BestAndLastCheckpoint
 from lightning_attn.callbacks.epoch_lines import EpochLines
 from lightning_attn.callbacks.predictions import PredictionsFile
@@ -27,7 +36,7 @@ from lightning_attn.commands.parse_errors import sentence
 from lightning_attn.commands.specification import described, differing
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.loggers import MetricsFile, WandbMode, finish_wandb, guard, start_wandb_loggers, use_epoch_axis
-from lightning_attn.modules import AttentionClassifier
+from lightning_attn.modules import AttentionModule
 from lightning_attn.run_folder import CHECKPOINTS, METRICS, discard, is_first_process, new_run_folder
 from lightning_attn.types import InputError
 
@@ -83,7 +92,7 @@ class AttentionCLI(LightningCLI):
 
     def _run(self, args: Sequence[str]) -> None:
         super().__init__(
-            model_class=AttentionClassifier,
+            model_class=AttentionModule,
             datamodule_class=AttentionDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -216,7 +225,7 @@ class AttentionCLI(LightningCLI):
         if self.settings.seed_everything is not False:
             ours.append(StepSeed(self.settings.seed_everything))
         if given.enable_checkpointing is not False:
-            ours.append(BestAndLastCheckpoint())
+            ours.append(BestAndLastCheckpoint(self.model.monitor, self.model.mode))
         if self.subcommand == "predict":
             ours.append(PredictionsFile())
         if given.enable_progress_bar is None and not any(isinstance(item, ProgressBar) for item in all_callbacks):

@@ -94,10 +94,16 @@ class AttentionDataModule(LightningDataModule, ABC):
         if self.trainer is not None:
             # Lightning sets the epoch after it has made the first iterator, too late for workers that fetch ahead,
             # and in an epoch that is resumed in its middle it counts the batches that are done but does not skip them.
+            # Asked at the last moment: a schedule that counts the steps makes the loader before the place is known.
             loop = self.trainer.fit_loop
-            done = cast(_ProcessedTracker, loop.epoch_loop.batch_progress.current).processed
-            batches.set_epoch(cast(_ProcessedTracker, loop.epoch_progress.current).processed)
-            batches.skip(0 if loop.epoch_loop.batch_progress.is_last_batch else done)
+
+            def place() -> tuple[int, int]:
+                progress = loop.epoch_loop.batch_progress
+                done = cast(_ProcessedTracker, progress.current).processed
+                epoch = cast(_ProcessedTracker, loop.epoch_progress.current).processed
+                return epoch, 0 if progress.is_last_batch else done
+
+            batches.resume(place)
         return loader
 
     def val_dataloader(self) -> DataLoader[Batch] | list[Any]:

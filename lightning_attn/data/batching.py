@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -51,11 +51,15 @@ class BucketBatches(DistributedSampler[list[int]]):
         super().__init__(lengths, num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
         self.lengths = lengths
         self.batch_size = batch_size
-        self.start = 0
+        self._resume: Callable[[], tuple[int, int]] | None = None
 
-    def skip(self, batches: int) -> None:
-        """Let the next pass, and only that, begin after so many batches: a run resumed in the middle of an epoch."""
-        self.start = batches
+    def resume(self, place: Callable[[], tuple[int, int]]) -> None:
+        """Let the next pass, and only that, begin where a run stopped that is resumed.
+
+        Args:
+            place: Asked when the pass begins: the epoch, and how many of its batches are done.
+        """
+        self._resume = place
 
     def __len__(self) -> int:
         """Number of batches of this rank."""
@@ -64,7 +68,11 @@ class BucketBatches(DistributedSampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         """The batches of this rank in this epoch."""
-        start, self.start = self.start, 0
+        start = 0
+        if self._resume is not None:
+            epoch, start = self._resume()
+            self._resume = None
+            self.set_epoch(epoch)
         batches = self._training_batches() if self.shuffle else self._evaluation_batches()
         for batch in batches[self.rank :: self.num_replicas][start:]:
             yield batch.tolist()

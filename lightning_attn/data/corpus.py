@@ -19,7 +19,7 @@ from lightning_attn.data.encoded import EncodedDataset
 from lightning_attn.data.examples import Examples, encode_split
 from lightning_attn.data.files import digest, existing
 from lightning_attn.data.labels import count_classes, encode_labels, find_classes, is_multi_label
-from lightning_attn.data.processor import TextProcessor
+from lightning_attn.data.processor import PairProcessor, TextProcessor
 from lightning_attn.data.progress import track
 from lightning_attn.data.vectors import read_word_vectors
 from lightning_attn.data.word_processor import WordProcessor
@@ -129,6 +129,7 @@ class CorpusDataModule(AttentionDataModule):
             arrays.get(f"{split}.evidence"),
             arrays.get(f"{split}.query_ids"),
             arrays.get(f"{split}.query_offsets"),
+            arrays.get(f"{split}.segments"),
         )
 
     def export(self) -> dict[str, Any]:
@@ -190,6 +191,7 @@ class CorpusDataModule(AttentionDataModule):
         processor = TextProcessor.from_state(state["processor"])
         classes, multi_label = state["schema"]["class_names"], state["schema"]["multi_label"]
         prepared = cache.Prepared(state=state, notes=notes)
+        what = "pairs (the longer text of them)" if isinstance(processor, PairProcessor) else "texts"
         for split, examples in splits.items():
             target = encode_labels(examples.labels, classes, multi_label, split, examples.place)
             arrays, truncated = encode_split(examples, processor)
@@ -201,7 +203,7 @@ class CorpusDataModule(AttentionDataModule):
             notes.append(f"{split}: {len(examples):,} texts ({shares}).")
             if truncated:
                 notes.append(
-                    f"{split}: {truncated:,} of {len(examples):,} texts are longer than max_length "
+                    f"{split}: {truncated:,} of {len(examples):,} {what} are longer than max_length "
                     f"{processor.max_length} and lose their end."
                 )
         if isinstance(processor, WordProcessor):
@@ -222,6 +224,7 @@ class CorpusDataModule(AttentionDataModule):
         processor = self._given.unfitted()
         processor.fit(track(train.all_texts(), "Building the vocabulary"))
         multi_label = is_multi_label(train.labels)
+        joined = isinstance(processor, PairProcessor)
         classes = self.classes() or find_classes(train.labels)
         if not classes:
             raise InputError(f"{train.source} has no label in any example; at least one class is needed.")
@@ -235,7 +238,7 @@ class CorpusDataModule(AttentionDataModule):
             pad_id=processor.pad_id,
             replacement_id=processor.replacement_id,
             default_tokens=processor.default_tokens,
-            query_vocabulary_size=None if train.queries is None else processor.vocabulary_size,
+            query_vocabulary_size=None if train.queries is None or joined else processor.vocabulary_size,
         )
         return {"processor": processor.state(), "schema": {**asdict(schema), "class_names": list(classes)}}
 

@@ -28,6 +28,9 @@ class Encoded:
         special: True on [CLS], [SEP], ``<s>``, ``</s>``, shape ``(T,)``, bool.
         words: Position in its text of the word a token comes from, -1 on special tokens, shape ``(T,)``, int32.
         truncated: Number of texts that were longer than the maximum and lost their end.
+        segments: Token types of pairs that are read as one, shape ``(T,)``, int8; None for single texts.
+        sides: Which text of its pair a token is of, 0 or 1, -1 on special tokens, shape ``(T,)``, int8; None for
+            single texts. The tokenizers of models without token types give all tokens one type.
     """
 
     ids: Array
@@ -35,6 +38,8 @@ class Encoded:
     special: Array
     words: Array
     truncated: int = 0
+    segments: Array | None = None
+    sides: Array | None = None
 
     def __len__(self) -> int:
         """Number of texts N."""
@@ -50,7 +55,14 @@ def concatenate(parts: Sequence[Encoded]) -> Encoded:
         special=np.concatenate([part.special for part in parts]),
         words=np.concatenate([part.words for part in parts]),
         truncated=sum(part.truncated for part in parts),
+        segments=_together([part.segments for part in parts]),
+        sides=_together([part.sides for part in parts]),
     )
+
+
+def _together(parts: Sequence[Array | None]) -> Array | None:
+    present = [part for part in parts if part is not None]
+    return np.concatenate(present) if len(present) == len(parts) else None
 
 
 def offsets_of(lengths: Iterable[int] | Array) -> Array:
@@ -90,6 +102,7 @@ class EncodedDataset(SplitDataset):
         evidence: Importance of each token in [0, 1], NaN where unknown, shape ``(T,)``; None if the data has none.
         query_ids: Token ids of all queries, shape ``(Q,)``; None for single texts.
         query_offsets: Where each query begins and ends, shape ``(N + 1,)``.
+        segments: Token types of pairs that are read as one, shape ``(T,)``; None for single texts.
     """
 
     def __init__(
@@ -102,6 +115,7 @@ class EncodedDataset(SplitDataset):
         evidence: Array | None = None,
         query_ids: Array | None = None,
         query_offsets: Array | None = None,
+        segments: Array | None = None,
     ) -> None:
         self.ids = ids
         self.offsets = offsets
@@ -111,6 +125,7 @@ class EncodedDataset(SplitDataset):
         self.evidence = evidence
         self.query_ids = query_ids
         self.query_offsets = query_offsets
+        self.segments = segments
 
     def __len__(self) -> int:
         """Number of texts."""
@@ -144,6 +159,9 @@ class EncodedDataset(SplitDataset):
             else _tensor(np.where(valid, self.evidence[source], np.float32(np.nan))),
             query=query,
             query_valid=query_valid,
+            segments=None
+            if self.segments is None
+            else _tensor(np.where(valid, self.segments[source], 0).astype(np.int64)),
         )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from lightning_attn.data.encoded import Array, Encoded, concatenate, offsets_of
 from lightning_attn.data.labels import Label
-from lightning_attn.data.processor import Text, TextProcessor
+from lightning_attn.data.processor import PairProcessor, Text, TextProcessor
 from lightning_attn.data.progress import track
 from lightning_attn.types import InputError
 
@@ -70,13 +70,18 @@ def encode_split(examples: Examples, processor: TextProcessor) -> tuple[dict[str
     """Flat arrays of a split (see `EncodedDataset`), and how many texts were cut at the maximum length.
 
     Raises:
-        InputError: A text is empty, or its evidence does not fit its words.
+        InputError: A text is empty, its evidence does not fit its words, or it has no query to be joined with.
     """
-    encoded = _encode(examples, examples.texts, processor, "text")
+    if isinstance(processor, PairProcessor):
+        encoded = _encode_pairs(examples, processor)
+    else:
+        encoded = _encode(examples, examples.texts, processor, "text")
     arrays = {"ids": encoded.ids, "offsets": encoded.offsets, "special": encoded.special}
+    if encoded.segments is not None:
+        arrays["segments"] = encoded.segments
     if examples.evidence is not None:
         arrays["evidence"] = _align(examples, examples.evidence, encoded)
-    if examples.queries is not None:
+    if examples.queries is not None and encoded.sides is None:
         queries = _encode(examples, examples.queries, processor, "query")
         arrays |= {"query_ids": queries.ids, "query_offsets": queries.offsets}
     return arrays, encoded.truncated
@@ -87,11 +92,36 @@ def _encode(examples: Examples, texts: list[Text], processor: TextProcessor, wha
         raise InputError(f"{examples.source} has no examples.")
     starts = track(range(0, len(texts), CHUNK), f"Tokenising {examples.source}", total=len(texts))
     encoded = concatenate([processor.encode(texts[start : start + CHUNK]) for start in starts])
-    counts = np.diff(offsets_of(~encoded.special)[encoded.offsets])  # of each text the tokens that are its own
+    _refuse_empty(examples, ~encoded.special, encoded, what)
+    return encoded
+
+
+def _encode_pairs(examples: Examples, processor: PairProcessor) -> Encoded:
+    if examples.queries is None:
+        raise InputError(
+            f"{examples.source} has no queries, and {type(processor).__name__} is for pairs: use HuggingFaceProcessor, "
+            "or name their column (data.init_args.query)."
+        )
+    if not examples.texts:
+        raise InputError(f"{examples.source} has no examples.")
+    starts = track(range(0, len(examples), CHUNK), f"Tokenising {examples.source}", total=len(examples))
+    encoded = concatenate(
+        [
+            processor.encode_pairs(examples.texts[start : start + CHUNK], examples.queries[start : start + CHUNK])
+            for start in starts
+        ]
+    )
+    assert encoded.sides is not None
+    for side, what in enumerate(("text", "query")):
+        _refuse_empty(examples, np.equal(encoded.sides, side), encoded, what)
+    return encoded
+
+
+def _refuse_empty(examples: Examples, own: Array, encoded: Encoded, what: str) -> None:
+    counts = np.diff(offsets_of(own)[encoded.offsets])  # of each text the tokens that are its own
     if not counts.all():
         row = int(np.argmin(counts != 0))
         raise InputError(f"{examples.place(row)}: the {what} is empty; fill it in or remove the example.")
-    return encoded
 
 
 def _align(examples: Examples, evidence: list[Sequence[float]], encoded: Encoded) -> Array:

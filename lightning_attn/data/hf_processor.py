@@ -11,7 +11,7 @@ from tokenizers import Encoding, Tokenizer
 
 from lightning_attn.data.encoded import Array, Encoded, offsets_of
 from lightning_attn.data.files import digest
-from lightning_attn.data.processor import Text, TextProcessor
+from lightning_attn.data.processor import PairProcessor, Text, TextProcessor
 from lightning_attn.types import InputError
 
 
@@ -77,7 +77,7 @@ class HuggingFaceProcessor(TextProcessor):
 
     def encode(self, texts: Sequence[Text]) -> Encoded:
         """Token ids of N texts, flat, with the word that each token comes from."""
-        strings = [text if isinstance(text, str) else " ".join(text) for text in texts]
+        strings = [_string(text) for text in texts]
         encodings = self._tokenizer.encode_batch(strings, add_special_tokens=True)
         special = [np.asarray(encoding.special_tokens_mask, dtype=bool) for encoding in encodings]
         words = [_words(text, encoding) for text, encoding in zip(texts, encodings, strict=True)]
@@ -97,10 +97,18 @@ class HuggingFaceProcessor(TextProcessor):
 
     def surface(self, text: Text) -> list[str]:
         """The pieces of one text as it was written, one a token of ``encode([text])``."""
-        string = text if isinstance(text, str) else " ".join(text)
+        string = _string(text)
         encoding = self._tokenizer.encode(string, add_special_tokens=True)
         pieces = [string[first:last].strip() for first, last in encoding.offsets]
         return [piece or token for piece, token in zip(pieces, encoding.tokens, strict=True)]
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """A copy of the tokenizer that neither pads nor cuts; its encodings know their characters."""
+        copy = Tokenizer.from_str(self._json)
+        copy.no_padding()
+        copy.no_truncation()
+        return copy
 
     def settings(self) -> dict[str, Any]:
         """The arguments; and the content of the tokenizer files, if they are in a folder."""
@@ -130,6 +138,68 @@ class HuggingFaceProcessor(TextProcessor):
         processor = cls(state["name_or_path"], state["max_length"])
         processor._set(state["tokenizer"], dict(state["special"]))
         return processor
+
+
+class HuggingFacePairProcessor(HuggingFaceProcessor, PairProcessor):
+    """Premise and hypothesis, text and question, as the pair of a pretrained model: ``[CLS] text [SEP] query [SEP]``.
+
+    What is added, and the token types, is the affair of the model's own tokenizer. A pair that is too long loses the
+    end of its longer text until both are equally long, and is counted. Evidence is of the text; that of the query is
+    unknown.
+
+    Args:
+        name_or_path: Name of a model on the Hugging Face Hub, or folder with its tokenizer files.
+        max_length: Most tokens a pair may have, special tokens included.
+    """
+
+    def fit(self, texts: Iterable[Text]) -> None:
+        """Load the tokenizer.
+
+        Raises:
+            InputError: There is none, it is not a fast one, it joins no pairs, or ``max_length`` leaves no room.
+        """
+        super().fit(texts)
+        (encoding,) = self._tokenizer.encode_batch([("a", "b")])
+        if not any(encoding.special_tokens_mask[1:-1]):
+            raise InputError(
+                f"The tokenizer {self.name_or_path!r} puts nothing between the texts of a pair: take that of a model "
+                "that was pretrained on pairs, such as BERT or RoBERTa."
+            )
+        least = sum(encoding.special_tokens_mask) + 2
+        if self.max_length < least:
+            raise InputError(f"A pair has at least {least} tokens: set max_length above {self.max_length}.")
+
+    def encode_pairs(self, texts: Sequence[Text], queries: Sequence[Text]) -> Encoded:
+        """See :meth:`PairProcessor.encode_pairs`."""
+        pairs = [(_string(text), _string(query)) for text, query in zip(texts, queries, strict=True)]
+        encodings = self._tokenizer.encode_batch(pairs, add_special_tokens=True)
+        sides = np.concatenate([_sides(encoding) for encoding in encodings])
+        words = np.concatenate([_words(text, encoding) for text, encoding in zip(texts, encodings, strict=True)])
+        return Encoded(
+            ids=np.concatenate([np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]),
+            offsets=offsets_of(len(encoding.ids) for encoding in encodings),
+            special=np.concatenate([np.asarray(encoding.special_tokens_mask, dtype=bool) for encoding in encodings]),
+            words=np.where(sides == 0, words, -1).astype(np.int32),
+            truncated=sum(bool(encoding.overflowing) for encoding in encodings),
+            segments=np.concatenate([np.asarray(encoding.type_ids, dtype=np.int8) for encoding in encodings]),
+            sides=sides,
+        )
+
+    def surface_pair(self, text: Text, query: Text) -> list[str]:
+        """See :meth:`PairProcessor.surface_pair`."""
+        pair = (_string(text), _string(query))
+        encoding = self._tokenizer.encode(*pair, add_special_tokens=True)
+        places = zip(_sides(encoding).tolist(), encoding.offsets, encoding.tokens, strict=True)
+        return [(pair[side][first:last].strip() if side >= 0 else "") or token for side, (first, last), token in places]
+
+
+def _string(text: Text) -> str:
+    return text if isinstance(text, str) else " ".join(text)
+
+
+def _sides(encoding: Encoding) -> Array:
+    """Which text of the pair each token is of; -1 on special tokens."""
+    return np.array([-1 if side is None else side for side in encoding.sequence_ids], dtype=np.int8)
 
 
 def _words(text: Text, encoding: Encoding) -> Array:

@@ -105,8 +105,11 @@ class TextProcessor(ABC):
         for row, text in enumerate(texts):
             if not (text.strip() if isinstance(text, str) else text):
                 raise InputError(f"Text {row + 1} of {len(texts)} is empty: there is nothing to explain in it.")
-        encoded = self.encode(texts)
-        asked = None if queries is None else self.encode(queries)
+        if isinstance(self, PairProcessor) and queries is not None:
+            encoded, asked = self.encode_pairs(texts, queries), None
+        else:
+            encoded = self.encode(texts)
+            asked = None if queries is None else self.encode(queries)
         dataset = EncodedDataset(
             encoded.ids,
             encoded.offsets,
@@ -115,8 +118,24 @@ class TextProcessor(ABC):
             pad_id=self.pad_id,
             query_ids=None if asked is None else asked.ids,
             query_offsets=None if asked is None else asked.offsets,
+            segments=encoded.segments,
         )
         return dataset[range(len(texts))].apply(torch.Tensor.contiguous)
+
+
+class PairProcessor(TextProcessor):
+    """Joins a text and its query to one text, as the tokenizer of a pretrained model does; both are perturbed.
+
+    Networks see one text then, whose ``Batch.segments`` are its token types, and no query.
+    """
+
+    @abstractmethod
+    def encode_pairs(self, texts: Sequence[Text], queries: Sequence[Text]) -> Encoded:
+        """Token ids of N pairs, flat, with ``segments`` and ``sides``; ``words`` are those of the texts alone."""
+
+    @abstractmethod
+    def surface_pair(self, text: Text, query: Text) -> list[str]:
+        """The pieces of one pair as it was written, one a token of ``encode_pairs([text], [query])``."""
 
 
 def _subclasses() -> list[type[TextProcessor]]:

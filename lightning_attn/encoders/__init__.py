@@ -5,6 +5,7 @@ from lightning_attn.encoders.base import Encoder
 from lightning_attn.encoders.bilstm import BiLSTM
 from lightning_attn.encoders.cnn import CNN
 from lightning_attn.encoders.instances import MLP, Identity, InstanceEncoder, LeNet, SequenceCNN
+from lightning_attn.encoders.patches import PatchEncoder
 from lightning_attn.encoders.pretrained import PretrainedEncoder
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Identity",
     "InstanceEncoder",
     "LeNet",
+    "PatchEncoder",
     "PretrainedEncoder",
     "SequenceCNN",
 ]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lightning_attn.encoders.base import Encoder
+from lightning_attn.recurrent import bidirectional_states, last_states
 from lightning_attn.removal.base import follows
 from lightning_attn.removal.bilstm import PrefixKeys
 from lightning_attn.types import Batch
@@ -39,18 +38,12 @@ class BiLSTM(Encoder):
 
     def contextualise(self, embeddings: Tensor, batch: Batch) -> Tensor:
         """Hidden states of both directions, shape ``(B, L, H)``; padding is never read."""
-        # An example that is all padding cannot be packed: it is read as one position and its output is not valid.
-        lengths = batch.valid.sum(dim=1).clamp(min=1).cpu()
-        packed = pack_padded_sequence(embeddings, lengths, batch_first=True, enforce_sorted=False)
-        states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=embeddings.shape[1])
-        return states
+        # An example that is all padding is read as one position, and its output is not valid.
+        return bidirectional_states(self.lstm, embeddings, batch.valid.sum(dim=1).clamp(min=1))
 
     def pool(self, keys: Tensor, valid: Tensor) -> Tensor:
         """The last state of each direction, shape ``(B, H)``: forward at the text's own end, backward at its start."""
-        rows = torch.arange(len(keys), device=keys.device)
-        last = (valid.sum(dim=1) - 1).clamp(min=0)
-        forward, backward = keys.chunk(2, dim=-1)
-        return torch.cat([forward[rows, last], backward[:, 0]], dim=-1)
+        return last_states(keys, valid.sum(dim=1))
 
     def removal(self) -> PrefixKeys | None:
         """States before the removal are shared in each direction; see :class:`PrefixKeys`."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_attn.types import DataSchema, InputError
+from lightning_attn.types import Batch, DataSchema, InputError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _FILLED_UP = 128
 
 
-class HubModel:
+class HubModel(ABC):
     """A module around a pretrained encoder, which is named, checked and stored in one way.
 
     Attributes:
@@ -31,6 +32,37 @@ class HubModel:
     name_or_path: str
     config: dict[str, Any] | None
     _longest: int
+
+    @property
+    @abstractmethod
+    def base_model(self) -> nn.Module:
+        """Embeddings and layers of the model, without what is above them."""
+
+    def _token_types(self, batch: Batch) -> dict[str, Tensor]:
+        """What a model with token types is told of the texts of a pair."""
+        types = getattr(self.base_model.config, "type_vocab_size", 0) or 0
+        return {} if batch.segments is None or types < 2 else {"token_type_ids": batch.segments}
+
+    def _checkpoint_gradients(
+        self, model: PreTrainedModel, recomputing: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
+        """Let every layer forget what it computed in training, and compute it again when gradients are needed.
+
+        Args:
+            model: What is trained.
+            recomputing: What a layer is to be computed in the second time.
+
+        Raises:
+            InputError: The model cannot do it.
+        """
+        if not model.supports_gradient_checkpointing:
+            raise InputError(
+                f"{self.name_or_path!r} is a {model.config.model_type} model, which has no gradient checkpointing: "
+                "leave gradient_checkpointing out."
+            )
+        # transformers renamed it in version 5, and warns of the old name
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False, "context_fn": lambda: (nullcontext(), recomputing())})
 
     def _read_config(self) -> PretrainedConfig:
         from transformers import AutoConfig  # takes seconds to import

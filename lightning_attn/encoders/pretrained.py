@@ -39,6 +39,8 @@ class PretrainedEncoder(HubModel, Encoder):
         dropout: See :class:`Encoder`; the pretrained part has its own besides.
         config: The model's configuration, plain values as in ``config.json``. Weights are not loaded then, but start at
             random: a checkpoint sets this, and brings the weights. None reads both from ``name_or_path``.
+        gradient_checkpointing: Whether layers are computed a second time for their gradients instead of being kept:
+            about a quarter slower, for long texts or large batches that do not fit otherwise. The same gradients.
     """
 
     backbone: PreTrainedModel
@@ -51,12 +53,14 @@ class PretrainedEncoder(HubModel, Encoder):
         freeze: bool = False,
         dropout: float = 0.0,
         config: dict[str, Any] | None = None,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__(0, 0, dropout=dropout)  # sizes are known once the model is
         self.name_or_path = name_or_path
         self.layer = layer
         self.values = values
         self.freeze = freeze
+        self.gradient_checkpointing = gradient_checkpointing
         self.config = config
 
     def make_layers(self, schema: DataSchema) -> None:
@@ -74,6 +78,8 @@ class PretrainedEncoder(HubModel, Encoder):
             loaded = self._load(self._cut(found))
         if getattr(loaded, "pooler", None) is not None:
             loaded.pooler = None  # nothing reads it, and DDP would wait for its gradients
+        if self.gradient_checkpointing:
+            self._checkpoint_gradients(loaded)
         self.backbone = loaded.requires_grad_(not self.freeze)
         self.embedding_size = self._words.embedding_dim
         self.size = int(found.hidden_size)
@@ -83,6 +89,11 @@ class PretrainedEncoder(HubModel, Encoder):
             self._try_out()
         self.config = json.loads(found.to_json_string(use_diff=False))
         self.train(self.training)  # loaded models come in evaluation mode, and would stay in it (no dropout)
+
+    @property
+    def base_model(self) -> nn.Module:
+        """Embeddings and layers."""
+        return cast(nn.Module, self.backbone)
 
     @property
     def _words(self) -> nn.Embedding:
@@ -99,8 +110,9 @@ class PretrainedEncoder(HubModel, Encoder):
             InputError: The batch is longer than the model can read.
         """
         self._check_length(embeddings.shape[1])
-        states = self.backbone(inputs_embeds=embeddings, attention_mask=readable(batch.valid)).last_hidden_state
-        return cast(Tensor, states)
+        mask = readable(batch.valid)
+        output = self.backbone(inputs_embeds=embeddings, attention_mask=mask, **self._token_types(batch))
+        return cast(Tensor, output.last_hidden_state)
 
     def train(self, mode: bool = True) -> Self:
         """As always, but what is frozen stays in evaluation mode."""

@@ -1,6 +1,7 @@
 """Faithfulness, plausibility and shortcut metrics: torchmetrics classes, and `measure` for all of a batch at once."""
 
-from lightning_attn.metrics.base import ExampleMean, PerExampleMean
+from lightning_attn.metrics.answers import AnswerRecall, BestAnswers
+from lightning_attn.metrics.base import ChunkMean, ExampleMean, PerExampleMean
 from lightning_attn.metrics.concentration import EffectiveTokens, Entropy, MaxAttention, SpecialMass
 from lightning_attn.metrics.disagreement import (
     Disagreement,
@@ -23,15 +24,21 @@ from lightning_attn.metrics.faithfulness import (
 from lightning_attn.metrics.instances import PooledAUROC, PooledAveragePrecision, class_log_weights, instance_aopc_r
 from lightning_attn.metrics.leakage import LeakedBits
 from lightning_attn.metrics.plausibility import IOUF1, EvidenceAUPRC, EvidenceAUROC, TokenF1
-from lightning_attn.metrics.suite import COSTLY_MEASURES, DEFAULT_MEASURES, MEASURES, Settings, measure
+from lightning_attn.metrics.presets import PRESETS, Preset, get_preset
+from lightning_attn.metrics.suite import COSTLY_MEASURES, DEFAULT_MEASURES, ERASURE, MEASURES, Settings, measure
 
 __all__ = [
     "AOPC",
     "COSTLY_MEASURES",
     "DEFAULT_MEASURES",
+    "ERASURE",
     "IOUF1",
     "MEASURES",
+    "PRESETS",
     "AdversarialJSD",
+    "AnswerRecall",
+    "BestAnswers",
+    "ChunkMean",
     "Comprehensiveness",
     "Disagreement",
     "EffectiveTokens",
@@ -51,6 +58,7 @@ __all__ = [
     "PermutationTVD",
     "PooledAUROC",
     "PooledAveragePrecision",
+    "Preset",
     "RiskCoverageGain",
     "Settings",
     "SpecialMass",
@@ -58,6 +66,7 @@ __all__ = [
     "TokenF1",
     "class_log_weights",
     "disagreement",
+    "get_preset",
     "instance_aopc_r",
     "measure",
 ]

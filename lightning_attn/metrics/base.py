@@ -96,3 +96,27 @@ class ExampleMean(PerExampleMean):
             index: Rows of the data set, shape ``(B,)``, int64; a repeated row counts once.
         """
         self.add(value, index)
+
+
+class ChunkMean(ExampleMean):
+    """Mean of the means of consecutive parts of the data set, as the code of Mask-LRP has one of each process.
+
+    The parts have ``N // chunks`` of the N examples; what is left over is one part more, however few it has. A part in
+    which every value is undefined is left out (there it makes the whole figure undefined).
+
+    Args:
+        chunks: At least 1.
+        **kwargs: See ``torchmetrics.Metric``.
+    """
+
+    def __init__(self, chunks: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.chunks = chunks
+
+    def compute(self) -> Tensor:
+        """The mean, a scalar; NaN if no example has a value."""
+        values = self.rows()[0].squeeze(-1)
+        self.count, self.skipped = int((~values.isnan()).sum()), int(values.isnan().sum())
+        parts = torch.split(values, max(1, len(values) // self.chunks))
+        means = torch.stack([part.nanmean() for part in parts]) if len(values) else values.new_full((1,), torch.nan)
+        return means.nanmean().to(self.device, torch.float32)

@@ -84,6 +84,10 @@ class AOPC(PerExampleMean):
 class LogOdds(PerExampleMean):
     """Mean of :func:`log_odds` over distinct examples.
 
+    Args:
+        true_odds: See :func:`log_odds`.
+        **kwargs: See ``torchmetrics.Metric``.
+
     Attributes:
         floors: Probabilities that were floored, in the examples of the mean; set by ``compute``.
     """
@@ -91,13 +95,15 @@ class LogOdds(PerExampleMean):
     higher_is_better = False
     columns = 2
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, true_odds: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.true_odds = true_odds
         self.floors = 0
 
     def update(self, p_full: Tensor, p_without: Tensor, index: Tensor) -> None:
         """Add a batch: probabilities ``(B,)`` and ``(B, K)`` of the explained class; NaN to skip an example."""
-        self.add(torch.stack([log_odds(p_full, p_without), log_odds_floors(p_without)], dim=-1), index)
+        value = log_odds(p_full, p_without, self.true_odds)
+        self.add(torch.stack([value, log_odds_floors(p_without)], dim=-1), index)
 
     def compute(self) -> Tensor:
         """The mean, a scalar."""

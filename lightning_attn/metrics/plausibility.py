@@ -27,13 +27,22 @@ def evidence_of(batch: Batch) -> Tensor:
 
 
 class EvidenceAUPRC(PerExampleMean):
-    """Mean of :func:`auprc` over distinct texts that have evidence and something else."""
+    """Mean of :func:`auprc` over distinct texts that have evidence and something else.
+
+    Args:
+        trapezoid: See :func:`auprc`.
+        **kwargs: See ``torchmetrics.Metric``.
+    """
 
     higher_is_better = True
 
+    def __init__(self, trapezoid: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.trapezoid = trapezoid
+
     def update(self, scores: Tensor, batch: Batch) -> None:
         """Add a batch: scores ``(B, L)``."""
-        self.add(auprc(scores, evidence_of(batch), batch.inner), batch.index)
+        self.add(auprc(scores, evidence_of(batch), batch.inner, self.trapezoid), batch.index)
 
 
 class EvidenceAUROC(PerExampleMean):

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
 from lightning_attn.adversaries import AdversarialSolver
-from lightning_attn.budget import Fractions, Steps
+from lightning_attn.budget import Steps
 from lightning_attn.evaluation import evaluating
 from lightning_attn.gradients import EmbeddingGradient, embedding_gradient
 from lightning_attn.metrics.functional.adversarial import adversarial_jsd
 from lightning_attn.metrics.functional.concentration import effective_tokens, entropy, max_attention, special_mass
-from lightning_attn.metrics.functional.erasure import aopc, comprehensiveness, explained, log_odds, sufficiency
 from lightning_attn.metrics.functional.flips import flip_first, flip_fraction
 from lightning_attn.metrics.functional.kendall import KendallTau, kendall_tau, merge_close, significant
 from lightning_attn.metrics.functional.permutation import permutation_tvd
 from lightning_attn.metrics.functional.plausibility import auprc, auroc, span_matches, token_f1
+from lightning_attn.metrics.presets import Erasure, Preset
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.perturbation import (
-    Perturbation,
-    leave_one_out,
-    output_change,
-    sweep,
-    top_k_kept,
-    top_k_removed,
-)
+from lightning_attn.perturbation import Perturbation, leave_one_out, sweep, top_k_removed
 from lightning_attn.randomness import uniform
 from lightning_attn.types import AttentionOutput, Batch, InputError
 
@@ -43,7 +36,8 @@ class Settings:
     """How a suite measures.
 
     Attributes:
-        perturbation: What happens to removed tokens; None means ``Delete()``.
+        preset: How to measure what removing tokens does, see :data:`lightning_attn.metrics.presets.PRESETS`.
+        perturbation: What happens to removed tokens; None leaves it to the preset.
         max_tokens: Positions, padding included, of what is held at a time: perturbed texts (see
             :func:`lightning_attn.perturbation.probabilities`), permutations and adversaries.
         attention_fixed: See :func:`lightning_attn.gradients.embedding_gradient`.
@@ -54,6 +48,7 @@ class Settings:
         seed: Of permutations and random rankings, together with ``Batch.index``.
     """
 
+    preset: Preset = field(default_factory=Preset)
     perturbation: Perturbation | None = None
     max_tokens: int = 16384
     attention_fixed: bool = True
@@ -72,14 +67,23 @@ class Measurement:
         batch: B examples.
         settings: How to measure.
         names: Every measure that will be asked for: it decides what the one sweep and the forward pass must provide.
+        given: An attribution to be measured in place of the attention, shape ``(B, L)``.
     """
 
-    def __init__(self, network: AttentionNetwork, batch: Batch, settings: Settings, names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        network: AttentionNetwork,
+        batch: Batch,
+        settings: Settings,
+        names: Sequence[str],
+        given: Tensor | None = None,
+    ) -> None:
         self.network = network
         with torch.no_grad(), evaluating(network):
             self.batch = network.read_query(batch.padded())
         self.settings = settings
         self.names = tuple(names)
+        self.given = given
 
     @cached_property
     def gradient(self) -> EmbeddingGradient:
@@ -103,18 +107,27 @@ class Measurement:
 
     @cached_property
     def target(self) -> Tensor:
-        """The explained class: the predicted one, kept for all perturbations, shape ``(B,)``."""
-        return self.output.logits.argmax(dim=-1)
+        """The explained class, kept for all perturbations, shape ``(B,)``."""
+        return self.settings.preset.explained.of(self.output.logits, self.batch)
+
+    @property
+    def scores(self) -> Tensor:
+        """What is measured: the attention, or the attribution that was given, shape ``(B, L)``."""
+        return self.output.attention if self.given is None else self.given
 
     @cached_property
-    def p_full(self) -> Tensor:
-        """Probability of the explained class, shape ``(B,)``; NaN for texts of fewer than two tokens."""
-        p = self.probabilities.gather(-1, self.target[:, None]).squeeze(-1)
-        return p.masked_fill(self.batch.inner.sum(dim=-1) < 2, torch.nan)
+    def ranking(self) -> Tensor:
+        """The scores for ranking, of the right sign, 0 on special positions and padding, shape ``(B, L)``."""
+        if self.given is not None:
+            return self.given.masked_fill(~self.batch.inner, 0.0)
+        attended = self.batch.inner & (self.output.attention > 0)
+        return torch.where(attended, self.attention + 1, 0.0)
 
     @cached_property
     def attention(self) -> Tensor:
-        """Attention with rounding noise merged: for ranking only, shape ``(B, L)``."""
+        """The scores for correlations: attention with rounding noise merged, or what was given, shape ``(B, L)``."""
+        if self.given is not None:
+            return self.given
         weights = self.output.attention
         # The noise of a softmax is relative to each weight, however small, hence the logarithm.
         return self.denoised(weights.clamp_min(torch.finfo(weights.dtype).tiny).log(), 10 * _NOISE)
@@ -129,23 +142,15 @@ class Measurement:
         requests: dict[str, Tensor] = {}
         if any("kendall_loo" in name for name in self.names):
             requests["loo"] = leave_one_out(self.batch)
-        rankings = {
-            "": self.attention,
-            "_random": uniform(self.batch.index, self.batch.valid.shape[1], self.settings.seed),
-        }
-        for suffix, ranking in rankings.items():
-            if self._asks("comprehensiveness" + suffix):
-                requests["without" + suffix] = top_k_removed(ranking, self.batch, Fractions().counts(self.batch))
-            if self._asks("sufficiency" + suffix):
-                requests["only" + suffix] = top_k_kept(ranking, self.batch, Fractions().counts(self.batch))
-            if self._asks("aopc" + suffix) or self._asks("log_odds" + suffix):
-                requests["curve" + suffix] = top_k_removed(ranking, self.batch, Steps().counts(self.batch))
+        for suffix, ranking in (("", self.ranking), ("_random", self.chance)):
+            for measure in ERASURE:
+                if self._asks(measure + suffix):
+                    requests[_request(measure) + suffix] = self.erasures[suffix].request(measure)
             if self._asks("flip_fraction" + suffix) or self._asks("flip_first" + suffix):
                 requests["flips" + suffix] = top_k_removed(ranking, self.batch, self.flip_counts)
         settings = self.settings
-        return sweep(
-            self.network, self.batch, requests, settings.perturbation, settings.max_tokens, full=self.probabilities
-        )
+        perturbation = settings.perturbation or settings.preset.perturbation
+        return sweep(self.network, self.batch, requests, perturbation, settings.max_tokens, full=self.probabilities)
 
     @cached_property
     def flip_counts(self) -> Tensor:
@@ -156,9 +161,30 @@ class Measurement:
     def _asks(self, measure: str) -> bool:
         return f"faithfulness/{measure}" in self.names
 
-    def perturbed(self, request: str) -> Tensor:
-        """Probability of the explained class under a request, shape ``(B, V)``."""
-        return explained(self.swept[request], self.target)
+    @property
+    def rankable(self) -> Tensor:
+        """Where there are two tokens or more, of which one can matter more than another; shape ``(B,)``, bool."""
+        return self.batch.inner.sum(dim=-1) > 1
+
+    @cached_property
+    def chance(self) -> Tensor:
+        """A random ranking, shape ``(B, L)``."""
+        drawn = uniform(self.batch.index, self.batch.valid.shape[1], self.settings.seed)
+        return drawn.masked_fill(~self.batch.inner, 0.0)
+
+    @cached_property
+    def erasures(self) -> dict[str, Erasure]:
+        """What is removed under the ranking that is measured, and under a random one."""
+        preset = self.settings.preset
+        return {
+            "": Erasure(preset, self.batch, self.ranking),
+            "_random": Erasure(preset, self.batch, self.chance),
+        }
+
+    def erasure(self, measure: str, suffix: str) -> Tensor:
+        """One of :data:`ERASURE` under one of :attr:`erasures`, shape ``(B,)``."""
+        perturbed = self.swept[_request(measure) + suffix]
+        return self.erasures[suffix].value(measure, self.probabilities, perturbed, self.target)
 
     @cached_property
     def gradient_scores(self) -> Tensor:
@@ -169,7 +195,8 @@ class Measurement:
     @cached_property
     def loo_scores(self) -> Tensor:
         """Output change without each position, rounding noise merged: for ranking only, shape ``(B, L)``."""
-        return self.denoised(output_change(self.probabilities, self.swept["loo"]), _NOISE)
+        change = self.settings.preset.leave_one_out
+        return self.denoised(change.of(self.probabilities, self.swept["loo"], self.target), _NOISE)
 
     @cached_property
     def tau_gradient(self) -> KendallTau:
@@ -189,24 +216,30 @@ class Measurement:
         return self.batch.evidence
 
 
+#: What depends on the preset alone, besides ``kendall_loo``.
+ERASURE = ("comprehensiveness", "sufficiency", "aopc", "log_odds")
+
+
+def _request(measure: str) -> str:
+    """AOPC and log-odds are made of the same answers."""
+    return "curve" if measure in ("aopc", "log_odds") else measure
+
+
 def _erasure(suffix: str) -> dict[str, Callable[[Measurement], Tensor]]:
-    return {
-        "faithfulness/comprehensiveness" + suffix: lambda m: comprehensiveness(
-            m.p_full, m.perturbed("without" + suffix)
-        ),
-        "faithfulness/sufficiency" + suffix: lambda m: sufficiency(m.p_full, m.perturbed("only" + suffix)),
-        "faithfulness/aopc" + suffix: lambda m: aopc(m.p_full, m.perturbed("curve" + suffix)),
-        "faithfulness/log_odds" + suffix: lambda m: log_odds(m.p_full, m.perturbed("curve" + suffix)),
-    }
+    return {f"faithfulness/{measure}{suffix}": partial(_erased, measure, suffix) for measure in ERASURE}
+
+
+def _erased(measure: str, suffix: str, measurement: Measurement) -> Tensor:
+    return measurement.erasure(measure, suffix)
 
 
 def _flips(suffix: str) -> dict[str, Callable[[Measurement], Tensor]]:
     def fraction(m: Measurement) -> Tensor:
         found = flip_fraction(m.swept["flips" + suffix], m.target, m.flip_counts, m.batch.inner.sum(dim=-1))
-        return found.masked_fill(m.p_full.isnan(), torch.nan)
+        return found.where(m.rankable, torch.nan)
 
     def first(m: Measurement) -> Tensor:
-        return flip_first(m.swept["flips" + suffix], m.target, m.flip_counts).masked_fill(m.p_full.isnan(), torch.nan)
+        return flip_first(m.swept["flips" + suffix], m.target, m.flip_counts).where(m.rankable, torch.nan)
 
     return {"faithfulness/flip_fraction" + suffix: fraction, "faithfulness/flip_first" + suffix: first}
 
@@ -232,16 +265,14 @@ MEASURES: dict[str, Callable[[Measurement], Tensor]] = {
     "attention/effective_tokens": lambda m: effective_tokens(m.output.attention),
     "attention/max": lambda m: max_attention(m.output.attention),
     "attention/special_mass": lambda m: special_mass(m.output.attention, m.batch.special),
-    "plausibility/auprc": lambda m: auprc(m.output.attention, m.evidence, m.batch.inner),
-    "plausibility/auroc": lambda m: auroc(m.output.attention, m.evidence, m.batch.inner),
-    "plausibility/token_f1": lambda m: token_f1(
-        m.output.attention, m.evidence, m.batch.inner, m.settings.evidence_fraction
-    ),
+    "plausibility/auprc": lambda m: auprc(m.scores, m.evidence, m.batch.inner, m.settings.preset.trapezoid),
+    "plausibility/auroc": lambda m: auroc(m.scores, m.evidence, m.batch.inner),
+    "plausibility/token_f1": lambda m: token_f1(m.scores, m.evidence, m.batch.inner, m.settings.evidence_fraction),
     "plausibility/iou_precision": lambda m: span_matches(
-        m.output.attention, m.evidence, m.batch.inner, m.settings.evidence_fraction
+        m.scores, m.evidence, m.batch.inner, m.settings.evidence_fraction
     )[0],
     "plausibility/iou_recall": lambda m: span_matches(
-        m.output.attention, m.evidence, m.batch.inner, m.settings.evidence_fraction
+        m.scores, m.evidence, m.batch.inner, m.settings.evidence_fraction
     )[1],
 }
 
@@ -258,6 +289,7 @@ def measure(
     batch: Batch,
     names: Sequence[str] = DEFAULT_MEASURES,
     settings: Settings | None = None,
+    scores: Tensor | None = None,
 ) -> tuple[dict[str, Tensor], AttentionOutput]:
     """Measure a batch: one forward pass, one gradient pass and one sweep, however many measures are named.
 
@@ -267,7 +299,10 @@ def measure(
         network: Built network.
         batch: B examples.
         names: Keys of :data:`MEASURES`.
-        settings: None means ``Settings()``.
+        settings: None means ``Settings()``; ``Settings(preset=PRESETS["mask_lrp"])`` measures as Mask-LRP does.
+        scores: An attribution to be measured, shape ``(B, L)``, such as a method's ``attribute(network, batch)``; None
+            measures the attention. ``attention/*``, ``permutation_tvd`` and ``adversarial_jsd`` are always of the
+            attention.
 
     Returns:
         By name, one value an example, shape ``(B,)``, NaN where undefined: feed each to an ``ExampleMean`` with
@@ -278,6 +313,6 @@ def measure(
     """
     if unknown := [name for name in names if name not in MEASURES]:
         raise InputError(f"There is no measure {unknown[0]!r}; the measures are {', '.join(MEASURES)}.")
-    measurement = Measurement(network, batch, settings or Settings(), names)
+    measurement = Measurement(network, batch, settings or Settings(), names, scores)
     with torch.no_grad(), evaluating(network):
         return {name: MEASURES[name](measurement) for name in names}, measurement.output

@@ -4,6 +4,7 @@ from lightning_attn.mitigations.attention_dropout import AttentionDropout
 from lightning_attn.mitigations.base import Mitigation, NoMitigation
 from lightning_attn.mitigations.compose import Compose
 from lightning_attn.mitigations.instance_weighting import InstanceWeighting
+from lightning_attn.mitigations.leakage_penalty import LeakagePenalty
 from lightning_attn.mitigations.mask_classifier import (
     BagMaskClassifier,
     MaskClassifier,
@@ -21,6 +22,7 @@ __all__ = [
     "Compose",
     "ConvolutionalMaskClassifier",
     "InstanceWeighting",
+    "LeakagePenalty",
     "MaskClassifier",
     "MaskedFineTuning",
     "Mitigation",

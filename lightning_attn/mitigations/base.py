@@ -53,7 +53,8 @@ class Mitigation(nn.Module):
             batch: The examples.
 
         Returns:
-            Shape ``(B,)``, or ``(B, C)`` for multi-label targets.
+            Shape ``(B,)``; ``(B, C)`` for multi-label targets, and where ``batch.target`` holds probabilities: then an
+            example counts as one of each class, to the degree that it is probable, and each has a weight.
         """
         return None
 
@@ -62,15 +63,15 @@ class Mitigation(nn.Module):
         return None
 
     def trainable(self, network: AttentionNetwork, epoch: int) -> dict[nn.Module, float]:
-        """Which parts do not learn at the full rate in this epoch; called at the start of every training epoch.
+        """Which parts have a rate of their own in this epoch; called at the start of every training epoch.
 
         Args:
             network: The network whose attention layer owns this mitigation.
             epoch: Number of the epoch, from 0.
 
         Returns:
-            Modules and the share of the learning rate that they get: 0 freezes a module (no gradient, no optimiser
-            step, no weight decay, evaluation mode). Modules that are not named learn at the full rate.
+            Modules and how many times the learning rate they get: 0 freezes a module (no gradient, no optimiser step,
+            no weight decay, evaluation mode). Modules that are not named learn at the learning rate.
         """
         return {}
 

@@ -91,7 +91,7 @@ class Compose(Mitigation):
         rates: dict[nn.Module, float] = {}
         for mitigation in self.mitigations:
             for module, rate in mitigation.trainable(network, epoch).items():
-                rates[module] = min(rate, rates.get(module, 1.0))
+                rates[module] = min(rate, rates.get(module, rate))
         return rates
 
     def metrics(self) -> dict[str, Metric]:

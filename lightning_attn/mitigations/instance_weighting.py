@@ -6,7 +6,6 @@ import copy
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MaxMetric, MeanMetric, Metric
 
@@ -14,6 +13,7 @@ from lightning_attn.attention.softmax import attendable
 from lightning_attn.mitigations.base import Mitigation
 from lightning_attn.mitigations.effective_sample_size import EffectiveSampleSize
 from lightning_attn.mitigations.mask_classifier import BagMaskClassifier, MaskClassifier, SetMaskClassifier
+from lightning_attn.mitigations.outcomes import Outcomes, sum_over_processes
 from lightning_attn.mitigations.reliability import CalibrationError, RawWeightMean
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
 
@@ -28,7 +28,9 @@ class InstanceWeighting(Mitigation):
     label, and the head gains nothing from reading it. ``P(y | attention)`` comes from two small networks that are
     trained with the model on detached attention: each example is weighted by the one that was not trained on it,
     because a network that fits its own examples makes every weight 1. For multi-label targets every label is weighted
-    by itself.
+    by itself. Where the target is a black box's probabilities, y is a class drawn from them: an example counts as one
+    of each class, to the degree that it is probable, each with the weight of its class. The head then gains nothing by
+    reading off the mask what the black box would say.
 
     Source: Bai et al., KDD 2021, https://arxiv.org/abs/2006.05656, mask-neutral learning. Reconstructed (METHODS 2.2,
     2.5): estimator, cross-fitting, clipping and normalisation are ours.
@@ -36,7 +38,7 @@ class InstanceWeighting(Mitigation):
     Args:
         classifier: Estimator of P(y | attention), copied for the second fold: ``SetMaskClassifier``,
             ``SummaryMaskClassifier`` (logistic), ``ConvolutionalMaskClassifier`` or ``RecurrentMaskClassifier``. None
-            means ``SetMaskClassifier()``, or ``BagMaskClassifier()`` for bags.
+            means ``SetMaskClassifier()``, or ``BagMaskClassifier()`` for bags whose order says nothing.
         warmup_steps: Training steps in which all weights are 1 while the estimator learns.
         floor: Smallest P(y | attention) that is believed, in (0, 1); bounds the weights by P(y) / floor before they are
             divided by their class mean.
@@ -48,7 +50,6 @@ class InstanceWeighting(Mitigation):
         ValueError: ``floor`` or ``momentum`` is out of its range.
     """
 
-    label_count: Tensor
     weight_sum: Tensor
     weight_count: Tensor
 
@@ -92,52 +93,47 @@ class InstanceWeighting(Mitigation):
         if self.built:
             raise ValueError("This InstanceWeighting belongs to a network already; make a new one for another network.")
         self.built = True
-        if schema.feature_shape is not None and not self._chosen:
+        if schema.feature_shape is not None and schema.grid is None and not self._chosen:
             self.classifiers[0] = BagMaskClassifier()
-        self.multi_label = schema.multi_label
-        # A target is one draw from `cells` outcomes in each of `columns` columns: C outcomes in one column, or 2 in C.
-        self.columns, self.cells = (schema.num_classes, 2) if schema.multi_label else (1, schema.num_classes)
+        self.outcomes = Outcomes(schema)
         second = copy.deepcopy(self.classifiers[0])
         for module in second.modules():
             if callable(reset := getattr(module, "reset_parameters", None)):
                 reset()
         self.classifiers.append(second)
         for classifier in (self.classifiers[0], second):
-            cast(MaskClassifier, classifier).make_layers(self.columns * self.cells)
-        self.register_buffer("label_count", torch.ones(self.columns, self.cells))
-        self.register_buffer("weight_sum", torch.ones(self.columns, self.cells))
-        self.register_buffer("weight_count", torch.ones(self.columns, self.cells))
+            cast(MaskClassifier, classifier).make_layers(self.outcomes.frequency.numel())
+        self.register_buffer("weight_sum", torch.ones_like(self.outcomes.frequency))
+        self.register_buffer("weight_count", torch.ones_like(self.outcomes.frequency))
 
     def weigh(self, attention: Tensor, batch: Batch) -> Tensor:
         """``P(y) / P(y | attention)`` over its running class mean; 1 during the warm-up; ``(B,)`` or ``(B, C)``."""
         self.steps += 1
-        cell = self._cell(batch)
         with torch.no_grad():
             log_probability = self._log_probability(attention.detach(), batch, held_out=True)
-            known = log_probability.gather(2, cell[..., None]).squeeze(2)
-            outcome = F.one_hot(cell, self.cells).to(known.dtype)
-            count = _sum_over_processes(outcome.sum(dim=0))
-            self.label_count += count
-            prior = (self.label_count / self.label_count.sum(dim=1, keepdim=True)).expand(len(batch), -1, -1)
-            prior_known = prior.gather(2, cell[..., None]).squeeze(2)
-            raw = prior_known / known.exp().clamp_min(self.floor)
-            total = _sum_over_processes((outcome * raw[..., None]).sum(dim=0))
+            outcome = self.outcomes.of(batch).to(log_probability.dtype)
+            count = self.outcomes.count(outcome)
+            raw = self.outcomes.prior() / log_probability.exp().clamp_min(self.floor)
+            total = sum_over_processes((outcome * raw).sum(dim=0))
             self.weight_sum.mul_(self.momentum).add_(total)
             self.weight_count.mul_(self.momentum).add_(count)
-            mean = (self.weight_sum / self.weight_count).expand_as(prior).gather(2, cell[..., None]).squeeze(2)
-            weight = torch.ones_like(raw) if self.steps <= self.warmup_steps else raw / mean
+            mean = self.weight_sum / self.weight_count
+            cell_weight = torch.ones_like(raw) if self.steps <= self.warmup_steps else raw / mean
+            weight = (outcome * cell_weight).sum(dim=2)  # of the one outcome, or expected
         self.logged["effective_sample_size"].update(weight)
         self.logged["weight_max"].update(weight)
-        self.logged["mask_classifier_nll"].update(-known)
+        self.logged["mask_classifier_nll"].update(-(outcome * log_probability).sum(dim=2))
         self.logged["mask_classifier_calibration"].update(log_probability.exp(), outcome)
         if self.steps > self.warmup_steps:  # before, the estimator knows nothing
-            self.logged["raw_weight_mean"].update(raw)
-        return weight if self.multi_label else weight.squeeze(1)
+            self.logged["raw_weight_mean"].update((outcome * raw).sum(dim=2))
+        if self.outcomes.is_soft(batch):
+            return cell_weight.squeeze(1)
+        return weight if self.outcomes.multi_label else weight.squeeze(1)
 
     def auxiliary_loss(self, output: AttentionOutput, batch: Batch, network: AttentionNetwork) -> Tensor:
         """Cross-entropy of each estimator on its own fold; attention is detached, so the scorer does not feel it."""
         log_probability = self._log_probability(output.learned.detach(), batch, held_out=False)
-        return -log_probability.gather(2, self._cell(batch)[..., None]).mean()
+        return -(self.outcomes.of(batch) * log_probability).sum(dim=2).mean()
 
     def metrics(self) -> dict[str, Metric]:
         """Effective sample size (a share), largest weight, raw mean weight; held-out NLL (nats), calibration error."""
@@ -156,25 +152,14 @@ class InstanceWeighting(Mitigation):
         mixed = (index + self.seed) * 2654435761 % 2**32
         return (mixed ^ (mixed >> 15)) * 2246822519 % 2**32 >> 31
 
-    def _cell(self, batch: Batch) -> Tensor:
-        """Outcome of each example in each column, shape ``(B, columns)``, int64."""
-        return batch.target.long() if self.multi_label else batch.target[:, None]
-
     def _log_probability(self, attention: Tensor, batch: Batch, held_out: bool) -> Tensor:
         """Ln P(y | attention), shape ``(B, columns, cells)``, by the other fold's estimator or the own one's."""
         fold = self.fold(batch.index)
         # Special tokens that are attended count too: weight on them is where a label can hide best.
         allowed = attendable(batch) | (attention > 0)
-        result = attention.new_empty(len(batch), self.columns * self.cells)
+        result = attention.new_empty(len(batch), self.outcomes.frequency.numel())
         for number, classifier in enumerate(self.classifiers):
             rows = (fold != number if held_out else fold == number).nonzero().squeeze(1)
             logits = classifier(attention[rows], allowed[rows])
             result = result.index_copy(0, rows, logits.to(result.dtype))
-        return result.view(len(batch), self.columns, self.cells).log_softmax(dim=-1)
-
-
-def _sum_over_processes(values: Tensor) -> Tensor:
-    """The sum over all processes that train together; the values themselves for a single one."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(values)
-    return values
+        return result.view(len(batch), self.outcomes.columns, self.outcomes.cells).log_softmax(dim=-1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
 
 from lightning_attn.mitigations.mask_classifier import MaskClassifier, mask_features
+from lightning_attn.recurrent import bidirectional_states, last_states
 
 
 class ConvolutionalMaskClassifier(MaskClassifier):
@@ -63,10 +63,9 @@ class RecurrentMaskClassifier(MaskClassifier):
         features, here = _in_front(attention, allowed)
         if not len(features):
             return self.output(features.new_zeros(0, 2 * self.size))  # type: ignore[no-any-return]
-        lengths = here.sum(dim=-1).clamp(min=1).cpu()
-        packed = pack_padded_sequence(features, lengths, batch_first=True, enforce_sorted=False)
-        _, last = self.recurrent(packed)
-        return self.output(last.transpose(0, 1).flatten(1))  # type: ignore[no-any-return]
+        lengths = here.sum(dim=-1).clamp(min=1)
+        states = bidirectional_states(self.recurrent, features, lengths)
+        return self.output(last_states(states, lengths))  # type: ignore[no-any-return]
 
 
 def _in_front(attention: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -27,6 +28,13 @@ def fingerprint(network: AttentionNetwork) -> str:
     _update(state, network.schema.as_dict())
     weights = {name: value for name, value in network.state_dict().items() if "mitigation" not in name.split(".")}
     _update(state, weights)
+    return state.hexdigest()
+
+
+def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of weights by name, as 64 hexadecimal digits; the same in any order and on any device."""
+    state = hashlib.sha256()
+    _update(state, dict(weights))
     return state.hexdigest()
 
 

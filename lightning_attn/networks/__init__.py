@@ -9,9 +9,12 @@ from lightning_attn.networks.heads import Head, LinearHead, MLPHead, PairHead
 from lightning_attn.networks.masked_input import MaskedInputNetwork
 from lightning_attn.networks.multihead_bags import ClassBagNetwork, MultiHeadBagNetwork
 from lightning_attn.networks.paired import PairedNetwork
+from lightning_attn.networks.patches import PatchNetwork
 from lightning_attn.networks.pooled import PooledNetwork
 from lightning_attn.networks.scaling import ConvTaSc, FeatTaSc, LinTaSc, TypeScale, ValueScaling
 from lightning_attn.networks.transformer import TransformerNetwork
+from lightning_attn.networks.transformer_model import TransformerModel
+from lightning_attn.networks.transformer_qa import TransformerQANetwork
 
 __all__ = [
     "AdditiveBagNetwork",
@@ -37,8 +40,11 @@ __all__ = [
     "MultiHeadBagNetwork",
     "PairHead",
     "PairedNetwork",
+    "PatchNetwork",
     "PooledNetwork",
+    "TransformerModel",
     "TransformerNetwork",
+    "TransformerQANetwork",
     "TypeScale",
     "ValueScaling",
 ]

@@ -1,4 +1,4 @@
-"""Loading classifiers of the Hugging Face Hub: `load_classifier`, and whose classes are which: `class_order`."""
+"""Classifiers of the Hugging Face Hub: `load_classifier`, and what their classes are: `class_order`, `own_schema`."""
 
 from __future__ import annotations
 
@@ -58,6 +58,45 @@ def load_classifier(network: HubModel, found: PretrainedConfig, schema: DataSche
         model.config.id2label = dict(enumerate(schema.class_names))
         model.config.label2id = {name: number for number, name in enumerate(schema.class_names)}
     return cast("PreTrainedModel", model)
+
+
+def load_answerer(network: HubModel, found: PretrainedConfig) -> PreTrainedModel:
+    """The model of a configuration that gives every position two logits: here an answer begins, here it ends.
+
+    Args:
+        network: Says what to load; with a ``config`` the weights start at random.
+        found: Its configuration.
+
+    Raises:
+        InputError: There are no such weights, some are missing, or models of this kind answer no questions.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForQuestionAnswering as Answerer
+
+    found.num_labels = 2
+    try:
+        if network.config is not None:
+            return cast("PreTrainedModel", Answerer.from_config(found))
+        model, info = Answerer.from_pretrained(
+            network.name_or_path, config=found, dtype=torch.float32, weights_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise network._nothing_there(error) from error
+    body = f"{model.base_model_prefix}."
+    if missing := sorted(name for name in info["missing_keys"] if name.startswith(body) and ".pooler." not in name):
+        raise InputError(f"{network.name_or_path!r} lacks weights of its model: those of {', '.join(missing[:3])}.")
+    return cast("PreTrainedModel", model)
+
+
+def own_schema(found: PretrainedConfig) -> DataSchema:
+    """What a model's configuration says of its classes and of its vocabulary."""
+    return DataSchema(
+        num_classes=found.num_labels,
+        class_names=tuple(str(found.id2label[number]) for number in range(found.num_labels)),
+        multi_label=found.problem_type == "multi_label_classification",
+        vocabulary_size=found.vocab_size,
+        pad_id=found.pad_token_id or 0,
+    )
 
 
 def class_order(name: str, found: PretrainedConfig, schema: DataSchema) -> list[int] | None:

@@ -41,9 +41,12 @@ def below(model: PreTrainedModel, layer: int) -> nn.Module:
 
 
 def above(model: PreTrainedModel, layer: int) -> nn.Module:
-    """The classifier from a layer on: ``inputs_embeds`` is what the layer reads; see :func:`below`."""
+    """The classifier from a layer on: ``inputs_embeds`` is what the layer reads; see :func:`below`.
+
+    Nothing in it runs a second time for its gradients (gradient checkpointing).
+    """
     base = _base(model)
-    stack = _part(base, layer, _depth(base))
+    stack = _part(base, layer, _depth(base), once=True)
     changed: dict[str, nn.Module | None] = {"embeddings": _Given()}
     for name in _PROJECTIONS:
         if hasattr(base, name):
@@ -92,14 +95,16 @@ def _depth(base: nn.Module) -> int:
     return int(cast(Any, base).config.num_hidden_layers)
 
 
-def _part(base: nn.Module, first: int, end: int) -> nn.Module:
-    """The stack with the layers from ``first`` to below ``end`` only."""
+def _part(base: nn.Module, first: int, end: int, once: bool = False) -> nn.Module:
+    """The stack with the layers from ``first`` to below ``end`` only, without gradient checkpointing if ``once``."""
     place = _place(base)
     assert place is not None
     stack, name = getattr(base, place[0]), place[1]
     layers = getattr(stack, name)
     if name != "albert_layer_groups":
-        return _twin(stack, {name: nn.ModuleList(list(layers)[first:end])})
+        return _twin(
+            stack, {name: nn.ModuleList([_once(layer) if once else layer for layer in list(layers)[first:end]])}
+        )
     # ALBERT runs each of its groups several times in a row; here every layer is a group of its own.
     config = copy.copy(stack.config)
     depth, groups = config.num_hidden_layers, config.num_hidden_groups
@@ -107,6 +112,14 @@ def _part(base: nn.Module, first: int, end: int) -> nn.Module:
     config.num_hidden_layers = config.num_hidden_groups = end - first
     twin = _twin(stack, {name: nn.ModuleList(chosen)})
     twin.__dict__["config"] = config
+    return twin
+
+
+def _once(layer: nn.Module) -> nn.Module:
+    if not getattr(layer, "gradient_checkpointing", False):
+        return layer
+    twin = _twin(layer, {})
+    twin.__dict__["gradient_checkpointing"] = False
     return twin
 
 

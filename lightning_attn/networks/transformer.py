@@ -13,11 +13,11 @@ from lightning_attn.attention.classifying_row import ClassifyingRow, GivenContex
 from lightning_attn.attention.multihead import HeadWeights
 from lightning_attn.attention.row_choice import RowChoice
 from lightning_attn.attention.self_attention import Attend, Calls, own_attention
-from lightning_attn.encoders.hub import HubModel, longest, readable, silent
+from lightning_attn.encoders.hub import longest, readable, silent
 from lightning_attn.evaluation import evaluating
-from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.networks.hub_classifier import class_order, load_classifier
+from lightning_attn.networks.hub_classifier import class_order, load_classifier, own_schema
 from lightning_attn.networks.model_parts import above, below, has_known_parts, without
+from lightning_attn.networks.transformer_model import TransformerModel
 from lightning_attn.types import AttentionOutput, Batch, DataSchema, InputError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _SCORERS = ("query", "key", "q_lin", "k_lin")
 
 
-class TransformerNetwork(HubModel, AttentionNetwork):
+class TransformerNetwork(TransformerModel):
     """``AutoModelForSequenceClassification`` as it is; its ``attention`` is the row of the classifying position.
 
     That row says how much the first position, which alone is classified, takes from every position: the mean over the
@@ -57,10 +57,12 @@ class TransformerNetwork(HubModel, AttentionNetwork):
         heads: Attention heads, from 0, of each of these layers; None means all.
         config: The model's configuration, plain values as in ``config.json``. Weights are not loaded then, but start at
             random: a checkpoint sets this, and brings the weights. None reads both from ``name_or_path``.
+        gradient_checkpointing: Whether layers are computed a second time for their gradients instead of being kept:
+            about a quarter slower, for long texts or large batches that do not fit otherwise. The same gradients. From
+            the lowest layer that is looked at on, layers are kept all the same: a mitigation may draw in them.
     """
 
     attention: ClassifyingRow
-    model: PreTrainedModel
 
     def __init__(
         self,
@@ -68,13 +70,30 @@ class TransformerNetwork(HubModel, AttentionNetwork):
         layers: Sequence[int] = (-1,),
         heads: Sequence[int] | None = None,
         config: dict[str, Any] | None = None,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.name_or_path = name_or_path
         self.layers = tuple(layers)
         self.heads = None if heads is None else tuple(heads)
         self.config = config
+        self.gradient_checkpointing = gradient_checkpointing
         self.attention = ClassifyingRow()
+
+    @classmethod
+    def load(cls, name_or_path: str, layers: Sequence[int] = (-1,), heads: Sequence[int] | None = None) -> Self:
+        """A network built with the classes and the vocabulary that the model itself has, in evaluation mode.
+
+        Args:
+            name_or_path: See :class:`TransformerNetwork`; a model without a classifier gets an untrained one.
+            layers: See :class:`TransformerNetwork`.
+            heads: See :class:`TransformerNetwork`.
+
+        Raises:
+            InputError: There is no such model, or it cannot be used here.
+        """
+        network = cls(name_or_path, layers, heads)
+        return network.build(own_schema(network._read_config())).eval()
 
     @classmethod
     def of(
@@ -97,19 +116,9 @@ class TransformerNetwork(HubModel, AttentionNetwork):
         """
         found = model.config
         network = cls(found._name_or_path or type(model).__name__, layers, heads)
-        names = tuple(str(found.id2label[number]) for number in range(found.num_labels))
         network.__dict__["_given"] = model  # no part yet
         training = model.training
-        network.build(
-            schema
-            or DataSchema(
-                num_classes=found.num_labels,
-                class_names=names,
-                multi_label=found.problem_type == "multi_label_classification",
-                vocabulary_size=found.vocab_size,
-                pad_id=found.pad_token_id or 0,
-            )
-        )
+        network.build(schema or own_schema(found))
         network.train(training)
         return network
 
@@ -122,7 +131,14 @@ class TransformerNetwork(HubModel, AttentionNetwork):
             InputError: There is no such model; it cannot be used here; it has no such layer or attention head; its
                 classes are others; or the data were split by another tokenizer.
         """
+        if schema.spans:
+            raise InputError("TransformerNetwork gives classes, but the data have questions: use TransformerQANetwork.")
         size = self._vocabulary(schema)
+        if schema.query_vocabulary_size is not None:
+            raise InputError(
+                "TransformerNetwork reads a text and its query as one pair, but the data keep them apart: set "
+                "data.init_args.processor to HuggingFacePairProcessor."
+            )
         with silent():
             found = self._read_config() if self._given is None else self._given.config
             self._check_kind(found)
@@ -132,16 +148,15 @@ class TransformerNetwork(HubModel, AttentionNetwork):
             self.__dict__.pop("_given", None)
         if not getattr(model, "_supports_attention_backend", False) or not has_known_parts(model):
             raise self._unusable(found.model_type, "which does not call registered attention functions")
+        if self.gradient_checkpointing:
+            # The second time is after the forward pass, when the model has its own attention function again.
+            self._checkpoint_gradients(model, lambda: own_attention(model))
         self._order = class_order(self.name_or_path, model.config, schema)
         self._longest = longest(model)
         self.model = model
         self._try_out()
         self.config = json.loads(model.config.to_json_string(use_diff=False))
         self.train(self.training)  # loaded models come in evaluation mode, and would stay in it (no dropout)
-
-    def embed(self, batch: Batch) -> Tensor:
-        """Word embeddings of the model, shape ``(B, L, E)``; it adds positions to them later."""
-        return cast(Tensor, self.model.get_input_embeddings()(batch.inputs))
 
     def encode(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Scores of the chosen attention heads, ``(B, L, K)``, and values, ``(B, L, H)``."""
@@ -190,6 +205,16 @@ class TransformerNetwork(HubModel, AttentionNetwork):
             logits = self._above(states, many.valid, GivenRows(weights, many, self.choice))
         return logits.view(*attention.shape[:2], -1)
 
+    def answer_rows(self, batch: Batch, target: Tensor) -> Tensor:
+        """1 at the first position, which is classified, whatever the class; shape ``(B, L)``."""
+        return self.reading_rows(batch)
+
+    def reading_rows(self, batch: Batch) -> Tensor:
+        """1 at the first position, shape ``(B, L)``."""
+        rows = torch.zeros(batch.valid.shape, device=batch.device)
+        rows[:, 0] = 1
+        return rows
+
     def value_path(self) -> list[nn.Module]:
         """All but queries and keys of the chosen layers; those too where layers that are not chosen share them."""
         chosen = {self._modules_of_layers[number] for number in self.choice.layers}
@@ -201,16 +226,6 @@ class TransformerNetwork(HubModel, AttentionNetwork):
             if label in _SCORERS
         }
         return list(without(self.model, scorers))
-
-    def load_word_vectors(self, vectors: Tensor) -> None:
-        """Not possible: the model has its own.
-
-        Raises:
-            InputError: Always.
-        """
-        raise InputError(
-            f"{self.name_or_path!r} has word embeddings of its own: leave data.init_args.word_vectors out."
-        )
 
     def run(self, embeddings: Tensor, batch: Batch, attend: Attend | None = None) -> Tensor:
         """Logits, shape ``(B, C)``, of the whole model, with ``attend`` in charge of its self-attention.
@@ -225,30 +240,17 @@ class TransformerNetwork(HubModel, AttentionNetwork):
         """
         self._check_length(embeddings.shape[1])
         with own_attention(self.model):
-            output = self.model(inputs_embeds=embeddings, attention_mask=readable(batch.valid), attend=attend)
+            mask, types = readable(batch.valid), self._token_types(batch)
+            output = self.model(inputs_embeds=embeddings, attention_mask=mask, attend=attend, **types)
         return self._ordered(output.logits)
-
-    @property
-    def depth(self) -> int:
-        """Number of layers of the model."""
-        return self.choice.depth
-
-    @property
-    def heads_per_layer(self) -> int:
-        """Number of attention heads of each layer."""
-        return self.choice.heads_per_layer
-
-    @property
-    def self_attention(self) -> list[nn.Module]:
-        """The model's self-attention module of every layer; several layers may share one."""
-        return [self.model.get_submodule(name) for name in self._modules_of_layers]
 
     def _run(self, embeddings: Tensor, batch: Batch) -> tuple[HeadWeights, Tensor, Tensor]:
         """Weights, values and logits."""
         self._check_length(embeddings.shape[1])
         with own_attention(self.model):
             lower = below(self.model, self.choice.layers[0])
-            states = lower(inputs_embeds=embeddings, attention_mask=readable(batch.valid)).last_hidden_state
+            mask, types = readable(batch.valid), self._token_types(batch)
+            states = lower(inputs_embeds=embeddings, attention_mask=mask, **types).last_hidden_state
         attend = RowAttend(self.attention, batch, self.choice)
         logits = self._above(states, batch.valid, attend)
         found = attend.weights()

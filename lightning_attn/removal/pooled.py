@@ -66,9 +66,7 @@ class PooledRemoval(Removal):
             texts = batch.replace(query=None, query_valid=None, query_vector=None).select(chosen)
             used = texts.valid.any(dim=0).nonzero()
             length = max(1, int(used[-1]) + 1 if len(used) else 0)
-            texts = texts.replace(
-                inputs=texts.inputs[:, :length], valid=texts.valid[:, :length], special=texts.special[:, :length]
-            )
+            texts = texts.shortened(length)
             variants = Variants.of(texts, row, keep[:, :length], isinstance(self.perturbation, Delete))
             embeddings = self._embeddings(texts)
             keys = values = self.keys.keys(embeddings, variants)

@@ -128,7 +128,7 @@ method is coloured relative to its own largest value in the text. Point at a tok
 def _card(item: Explanation) -> str:
     ranked = sorted(item.probabilities.items(), key=lambda pair: -pair[1])
     classes = "\n".join(_bar(name, probability, name == item.prediction) for name, probability in ranked)
-    methods = "\n".join(_method(method, item.tokens, scores) for method, scores in item.scores.items())
+    methods = "\n".join(_method(method, item, scores) for method, scores in item.scores.items())
     query = "" if item.query is None else f'<div class="faint">Query: {html.escape(item.query)}</div>\n'
     return (
         f'<article><div class="verdict"><h2>{html.escape(item.prediction)}</h2>\n'
@@ -163,11 +163,13 @@ def _bar(name: str, probability: float, winner: bool) -> str:
     )
 
 
-def _method(method: str, tokens: Sequence[str], scores: Sequence[float]) -> str:
+def _method(method: str, item: Explanation, scores: Sequence[float]) -> str:
     title, meaning = _title(method)
+    sides = item.sides or []
+    breaks = {place for place in range(1, len(sides)) if sides[place] != sides[place - 1]}  # each text a line
     return (
         f'<section data-method="{html.escape(method)}"><h3 title="{html.escape(meaning)}">{html.escape(title)}</h3>'
-        f'<div class="tokens">{highlight_html(tokens, scores)}</div></section>'
+        f'<div class="tokens">{highlight_html(item.tokens, scores, breaks)}</div></section>'
     )
 
 

@@ -102,8 +102,11 @@ def test_a_full_disk_does_not_end_the_training(tmp_path: Path) -> None:
     assert run.state.finished
 
 
-def test_two_of_them_may_live_in_one_trainer() -> None:
-    assert AttentionTableCallback(seed=0).state_key != AttentionTableCallback(seed=1).state_key
+def test_two_of_them_would_write_the_same_page(tmp_path: Path) -> None:
+    data = tiny_data()
+    run = trainer(tmp_path, callbacks=[AttentionTableCallback(seed=0), AttentionTableCallback(seed=1)])
+    with pytest.raises(InputError, match="Two AttentionTableCallbacks would log under the same names"):
+        run.fit(tiny_module(data), data)
 
 
 def test_a_number_below_one_is_refused() -> None:

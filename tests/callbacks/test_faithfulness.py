@@ -2,14 +2,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from pytorch_lightning import LightningModule
 
 from lightning_attn.callbacks import FaithfulnessCallback
 from lightning_attn.callbacks.faithfulness import DEFAULT, KNOWN
-from lightning_attn.metrics import MEASURES, LeakedBits, measure
+from lightning_attn.metrics import ERASURE, MEASURES, PRESETS, ChunkMean, LeakedBits, Settings, measure
 from lightning_attn.mitigations import RandomPretraining
 from lightning_attn.modules import AttentionClassifier
 from lightning_attn.types import InputError
+from tests.run_tools import run, write_config
 from tests.runs import RecordingLogger, loader, tiny_data, tiny_module, trainer
 from tests.toys import toy_batch, toy_network
 
@@ -209,3 +211,49 @@ def test_a_module_without_network_is_refused(tmp_path: Path) -> None:
     run = trainer(tmp_path, callbacks=[FaithfulnessCallback()])
     with pytest.raises(InputError, match="no attribute `network`"):
         run.validate(Bare(), loader(toy_batch()), verbose=False)
+
+
+@pytest.mark.parametrize("name", ["mask_lrp", "ferret"])
+def test_a_preset_decides_what_is_measured(name: str, tmp_path: Path) -> None:
+    data = tiny_data(val=40)
+    module = tiny_module(data, sharpness=3.0)
+    run = trainer(tmp_path, callbacks=[FaithfulnessCallback(max_examples=None, preset=name)])
+    run.validate(module, data, verbose=False)
+    batch = data.dataset("val")[range(40)]
+    names = [f"faithfulness/{measured}" for measured in ERASURE]
+    values, _ = measure(module.network, batch, names, Settings(preset=PRESETS[name]))
+    logged = ours(run.callback_metrics)
+    for measured in names:
+        expected = float(values[measured].nanmean())
+        if name == "mask_lrp":
+            chunks = ChunkMean(10)
+            chunks.update(values[measured], batch.index)
+            expected = float(chunks.compute())
+        assert logged[measured] == pytest.approx(expected, abs=1e-5, nan_ok=True), measured
+    with pytest.raises(InputError, match="no preset 'lime'"):
+        FaithfulnessCallback(preset="lime")
+
+
+def test_a_preset_of_ones_own_goes_into_the_configuration_and_back(tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(
+        """
+trainer:
+  callbacks+:
+    - class_path: FaithfulnessCallback
+      init_args:
+        metrics: [faithfulness/comprehensiveness]
+        preset: {ranking: PositiveOnly, texts: {class_path: WholeLength, init_args: {least: 3}}, chunks: 3}
+"""
+    )
+    first = run("fit", write_config(tmp_path), tmp_path / "first", f"--config={overlay}", "--trainer.max_epochs=1")
+    again = run("fit", first / "config.yaml", tmp_path / "second")
+    for folder in (first, again):
+        preset = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["callbacks"][-1]["init_args"]["preset"]
+        assert preset["ranking"]["class_path"].endswith("PositiveOnly")
+        assert preset["texts"]["init_args"] == {"least": 3}
+        assert preset["budget"]["init_args"] == {"fractions": [0.01, 0.05, 0.1, 0.2, 0.5]}
+        assert preset["chunks"] == 3
+    figures = [(folder / "metrics.csv").read_text().splitlines()[-1] for folder in (first, again)]
+    assert "val/faithfulness/comprehensiveness" in (first / "metrics.csv").read_text()
+    assert figures[0] == figures[1]

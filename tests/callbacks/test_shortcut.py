@@ -8,7 +8,6 @@ import torch
 
 from lightning_attn.attention import AdditiveAttention
 from lightning_attn.callbacks import FaithfulnessCallback, ShortcutProbe
-from lightning_attn.callbacks.shortcut import refuse_other_data
 from lightning_attn.data import DefaultTokens, SyntheticReviewsDataModule
 from lightning_attn.encoders import BiLSTM
 from lightning_attn.metrics.functional.bits import bits_gained
@@ -16,7 +15,7 @@ from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks import AttentionNetwork, ContentFreeNetwork, PooledNetwork
 from lightning_attn.types import InputError
 from tests.callbacks.test_instances import bag_module, tiny_bags
-from tests.runs import RecordingLogger, tiny_data, tiny_module, trainer
+from tests.runs import RecordingLogger, tiny_checkpoint, tiny_data, tiny_module, trainer
 
 LEAKED = ("leaked_bits", "leaked_bits_low", "leaked_bits_high", "order_free_bits", "length_bits")
 JUDGED = ("evalx_accuracy", "evalx_random_accuracy", "encoding_bits", "encoding_bits_low", "encoding_bits_high")
@@ -143,8 +142,17 @@ def test_bags_are_probed_too(tmp_path: Path) -> None:
 
 def test_a_black_box_of_other_data_is_refused(tmp_path: Path) -> None:
     data, other = tiny_data(), tiny_data(processor=DefaultTokens(3))
-    black_box = tiny_module(other).network
-    with pytest.raises(InputError, match=r"black box box.ckpt was trained for vocabulary size \d+, but the data have"):
-        refuse_other_data("box.ckpt", black_box, tiny_module(data).network)
+    file = tiny_checkpoint(tmp_path, tiny_module(other), other)
+    with pytest.raises(InputError, match=r"black box .* was trained for vocabulary size \d+, but the data have"):
+        trainer(tmp_path, callbacks=[ShortcutProbe(black_box=file)]).validate(tiny_module(data), data)
     with pytest.raises(InputError, match="There is no checkpoint"):
         trainer(tmp_path, callbacks=[ShortcutProbe(black_box="missing.ckpt")]).validate(tiny_module(data), data)
+
+
+def test_the_black_box_may_be_of_a_network_whose_layers_come_with_the_data(tmp_path: Path) -> None:
+    data = tiny_data(val=40)
+    file = tiny_checkpoint(tmp_path, tiny_module(data, sharpness=3.0), data)
+    module = AttentionClassifier(PooledNetwork(BiLSTM(embedding_size=8, hidden_size=6)))
+    run = trainer(tmp_path, callbacks=[ShortcutProbe(metrics=["post_hoc_accuracy"], black_box=file)])
+    run.fit(module, data)
+    assert 0 <= ours(run.callback_metrics)["post_hoc_accuracy"] <= 1

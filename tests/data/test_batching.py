@@ -77,10 +77,14 @@ def test_the_short_batch_is_not_always_that_of_the_longest_texts() -> None:
     assert np.std(short) > 4
 
 
-def test_skip_holds_for_the_next_pass_only() -> None:
+def test_a_resumed_pass_begins_at_its_place_and_the_next_at_the_start() -> None:
     sampler = BucketBatches(np.arange(1, 41), 4, shuffle=True)
+    sampler.set_epoch(3)
     whole = list(sampler)
-    sampler.skip(7)
+    sampler.set_epoch(0)
+    place = (0, 0)
+    sampler.resume(lambda: place)
+    place = (3, 7)  # asked when the pass begins
     assert list(sampler) == whole[7:]
     assert list(sampler) == whole
 

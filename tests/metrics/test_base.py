@@ -12,6 +12,7 @@ from lightning_attn.metrics import (
     AOPC,
     IOUF1,
     AdversarialJSD,
+    ChunkMean,
     Comprehensiveness,
     EffectiveTokens,
     Entropy,
@@ -161,3 +162,18 @@ def test_any_number_of_processes_gives_the_figure_of_one():
         for rank in range(world):
             assert results[world, rank] == expected
             assert results[world, rank, "again"] == 1.0
+
+
+def test_chunk_means_are_those_of_consecutive_parts_in_any_order() -> None:
+    metric = ChunkMean(3)
+    values = torch.tensor([1.0, 2, 3, torch.nan, torch.nan, torch.nan, 4, 5, torch.nan, 11, 20])
+    order = torch.tensor([10, 3, 0, 7, 5, 1, 9, 2, 8, 6, 4])
+    metric.update(values[order][:6], order[:6])
+    metric.update(values[order][4:], order[4:])  # two examples come twice
+    # parts of 11 // 3 = 3: means 2, undefined, 4.5, and of what is left over 15.5
+    assert metric.compute().item() == pytest.approx((2 + 4.5 + 15.5) / 3)
+    assert (metric.count, metric.skipped) == (7, 4)
+    assert ChunkMean(2).compute().isnan()
+    alone = ChunkMean(10)  # more parts than examples: one each
+    alone.update(torch.tensor([1.0, 3.0]), torch.tensor([0, 1]))
+    assert alone.compute().item() == 2

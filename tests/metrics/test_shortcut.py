@@ -114,6 +114,27 @@ def test_evaluators_see_neither_padding_nor_what_the_mask_hides(text: bool) -> N
     assert not torch.equal(evaluator(batch.replace(inputs=hidden), mask), logits)
 
 
+def test_evaluators_know_the_places_of_patches() -> None:
+    torch.manual_seed(0)
+    evaluator = Evaluator(DataSchema(num_classes=2, feature_shape=(6,), grid=(3, 4)))
+    row, column = torch.arange(12) // 4, torch.arange(12) % 4
+    place = torch.stack([(row + 1) / 3, (column + 1) / 4], dim=-1)[None]
+    batch = toy_batch((12,))
+    batch = batch.replace(inputs=torch.cat([torch.rand(1, 12, 4), place], dim=-1))
+    mask = torch.rand(1, 12).softmax(dim=-1)
+    logits = evaluator(batch, mask)
+    with torch.no_grad():
+        evaluator.place.weight[7] += 1.0  # the patch in the second row, third column
+    alone = torch.zeros(1, 12)
+    alone[0, 6] = 1.0
+    assert not torch.equal(evaluator(batch, mask), logits)
+    hidden = mask.masked_fill(alone > 0, 0.0)
+    changed = evaluator(batch, hidden)
+    with torch.no_grad():
+        evaluator.place.weight[7] -= 1.0
+    torch.testing.assert_close(evaluator(batch, hidden), changed)
+
+
 def test_evaluators_read_the_query() -> None:
     torch.manual_seed(0)
     schema = DataSchema(num_classes=2, vocabulary_size=30, query_vocabulary_size=30)

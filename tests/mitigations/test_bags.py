@@ -41,10 +41,15 @@ def test_the_order_of_the_instances_tells_the_mask_classifier_nothing(
     assert torch.allclose(before, after, atol=1e-6) is not reads_places
 
 
-@pytest.mark.parametrize(("features", "expected"), [((4,), BagMaskClassifier), (None, SetMaskClassifier)])
-def test_bags_get_the_mask_classifier_without_places(features: tuple[int] | None, expected: type) -> None:
+@pytest.mark.parametrize(
+    ("features", "grid", "expected"),
+    [((4,), None, BagMaskClassifier), (None, None, SetMaskClassifier), ((6,), (2, 3), SetMaskClassifier)],
+)
+def test_bags_whose_order_says_nothing_get_the_mask_classifier_without_places(
+    features: tuple[int] | None, grid: tuple[int, int] | None, expected: type
+) -> None:
     mitigation = InstanceWeighting()
-    mitigation.build(DataSchema(num_classes=2, vocabulary_size=30, feature_shape=features))
+    mitigation.build(DataSchema(num_classes=2, vocabulary_size=30, feature_shape=features, grid=grid))
     assert [type(classifier) for classifier in mitigation.classifiers] == [expected, expected]
     chosen = InstanceWeighting(SetMaskClassifier())
     chosen.build(DataSchema(num_classes=2, feature_shape=(4,)))

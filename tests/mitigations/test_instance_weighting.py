@@ -220,3 +220,42 @@ def test_few_effective_examples_are_warned_about() -> None:
 def test_wrong_arguments_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"floor must be|momentum must be"):
         InstanceWeighting(**wrong)
+
+
+def soft(batch: Batch, classes: int = 2) -> Batch:
+    """The same labels as probabilities of 0 and 1."""
+    return batch.replace(target=torch.nn.functional.one_hot(batch.target, classes).float())
+
+
+def test_labels_as_probabilities_weigh_and_learn_as_labels() -> None:
+    _, batch, attention = joint_sample(100)
+    hard, as_soft = weighting(classifier=Exact(), momentum=0.5), weighting(classifier=Exact(), momentum=0.5)
+    for _ in range(3):
+        weight, cells = hard.weigh(attention, batch), as_soft.weigh(attention, soft(batch))
+    assert cells.shape == (100, 2)
+    torch.testing.assert_close(cells.gather(1, batch.target[:, None]).squeeze(1), weight)
+    one, other = ({name: metric.compute() for name, metric in m.metrics().items()} for m in (hard, as_soft))
+    torch.testing.assert_close(one, other)
+    torch.manual_seed(0)
+    learning = weighting()
+    output = AttentionOutput(torch.zeros(100, 2), attention, attention, attention, attention[..., None])
+    losses = [learning.auxiliary_loss(output, kind, None) for kind in (batch, soft(batch))]
+    torch.testing.assert_close(*losses)
+
+
+def test_classes_drawn_from_probabilities_are_independent_of_the_mask_under_the_weights() -> None:
+    # What the black box says differs between examples with the same mask; its mean given the mask is P(y | mask).
+    which, batch, attention = joint_sample(1000)
+    swing = torch.where(torch.arange(1000) % 2 == 0, 0.09, -0.09)
+    said = P_Y_GIVEN_MASK[which, 0]
+    for mask in range(3):  # as many up as down
+        rows = (which == mask).nonzero().squeeze(1)
+        said[rows] = said[rows] + swing[torch.arange(len(rows))] * (1 if len(rows) % 2 == 0 else 0)
+    batch = batch.replace(target=torch.stack([said, 1 - said], dim=1))
+    mitigation = weighting(classifier=Exact(), momentum=0.0)
+    for _ in range(200):
+        weight = mitigation.weigh(attention, batch)
+    joint = torch.zeros(3, 2).index_add_(0, which, weight * batch.target) / 1000
+    label = batch.target.mean(dim=0)
+    torch.testing.assert_close(joint, P_MASK[:, None] * label, atol=2e-3, rtol=0)
+    assert (weight * batch.target).sum().item() == pytest.approx(1000, rel=1e-3)

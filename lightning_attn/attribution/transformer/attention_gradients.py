@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_attn.attribution.base import register
 from lightning_attn.attribution.transformer.base import TransformerAttribution, trace
-from lightning_attn.networks.transformer import TransformerNetwork
+from lightning_attn.networks.transformer_model import TransformerModel
 from lightning_attn.types import Batch
 
 
@@ -19,7 +19,7 @@ class AttentionGradient(TransformerAttribution):
     positions of the text, padding left out.
     """
 
-    def look(self, network: TransformerNetwork, batch: Batch, target: Tensor) -> Tensor:
+    def look(self, network: TransformerModel, batch: Batch, target: Tensor) -> Tensor:
         """See :meth:`TransformerAttribution.look`; 0 or more."""
         traced = trace(network, batch, target)
         (gradient,) = traced.gradients(traced.maps[-1:])
@@ -35,7 +35,7 @@ class AttentionGradCAM(TransformerAttribution):
     https://arxiv.org/abs/2012.09838; padding left out.
     """
 
-    def look(self, network: TransformerNetwork, batch: Batch, target: Tensor) -> Tensor:
+    def look(self, network: TransformerModel, batch: Batch, target: Tensor) -> Tensor:
         """See :meth:`TransformerAttribution.look`."""
         traced = trace(network, batch, target)
         (gradient,) = traced.gradients(traced.maps[-1:])
@@ -46,7 +46,8 @@ class AttentionGradCAM(TransformerAttribution):
         low = cam.masked_fill(~within, torch.inf).amin(dim=(1, 2))[:, None]
         high = cam.masked_fill(~within, -torch.inf).amax(dim=(1, 2))[:, None]
         width = high - low
-        return torch.where(width > 0, (cam[:, 0] - low) / width, 0.0)
+        scaled = torch.where(width[..., None] > 0, (cam - low[..., None]) / width[..., None], 0.0)
+        return torch.einsum("bq,bqk->bk", network.answer_rows(batch, target).to(scaled.dtype), scaled)
 
 
 @register("attcat")
@@ -57,7 +58,7 @@ class AttCAT(TransformerAttribution):
     over the positions of the text, padding left out.
     """
 
-    def look(self, network: TransformerNetwork, batch: Batch, target: Tensor) -> Tensor:
+    def look(self, network: TransformerModel, batch: Batch, target: Tensor) -> Tensor:
         """See :meth:`TransformerAttribution.look`; signed."""
         traced = trace(network, batch, target)
         gradients = traced.gradients(traced.states)

@@ -15,26 +15,28 @@ from lightning_attn.attention.self_attention import Attend, Projections
 from lightning_attn.attribution.base import Attribution
 from lightning_attn.gradients import differentiable
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.networks.transformer import TransformerNetwork
+from lightning_attn.networks.transformer_model import TransformerModel
 from lightning_attn.types import Batch, InputError
 
 
 class TransformerAttribution(Attribution):
-    """A score made of the self-attention of a :class:`TransformerNetwork`, whose model stays as it is.
+    """A score made of the self-attention of a :class:`TransformerModel`, which stays as it is.
 
-    The first position stands for [CLS]. Weights are those of evaluation, without dropout.
+    An answer is read at the first position, [CLS]; at the first and at the last token of a span where the network
+    answers questions, and the explained logit is the sum of the two (METHODS 5.2). Weights are those of evaluation,
+    without dropout.
     """
 
     def score(self, network: AttentionNetwork, batch: Batch, target: Tensor | None) -> Tensor:
         """See :meth:`Attribution.score`.
 
         Raises:
-            InputError: The network is no :class:`TransformerNetwork`.
+            InputError: The network is no :class:`TransformerModel`.
         """
-        if not isinstance(network, TransformerNetwork):
+        if not isinstance(network, TransformerModel):
             raise InputError(
                 f"{type(self).__name__} looks inside self-attention, and {type(network).__name__} has none that it "
-                "could look at: use TransformerNetwork, or another method."
+                "could look at: use TransformerNetwork or TransformerQANetwork, or another method."
             )
         # Relevance divides by small numbers: mixed precision, if it is on, is left outside.
         with differentiable(network, batch) as copy, torch.autocast(batch.device.type, enabled=False):
@@ -44,7 +46,7 @@ class TransformerAttribution(Attribution):
             return self.look(network, copy, target.clone())
 
     @abstractmethod
-    def look(self, network: TransformerNetwork, batch: Batch, target: Tensor) -> Tensor:
+    def look(self, network: TransformerModel, batch: Batch, target: Tensor) -> Tensor:
         """Scores, shape ``(B, L)``, in evaluation mode with gradients; ``target`` has shape ``(B,)``."""
 
 
@@ -67,7 +69,7 @@ class Trace:
         return list(torch.autograd.grad(self.logit.sum(), tensors, retain_graph=True))
 
 
-def trace(network: TransformerNetwork, batch: Batch, target: Tensor) -> Trace:
+def trace(network: TransformerModel, batch: Batch, target: Tensor) -> Trace:
     """Run the model and keep the weights of every layer and what enters it; arguments as in :meth:`look`."""
     attend = _Keep()
     embeddings = network.embed(batch).detach().requires_grad_()
@@ -77,7 +79,7 @@ def trace(network: TransformerNetwork, batch: Batch, target: Tensor) -> Trace:
 
 
 @contextmanager
-def layer_inputs(network: TransformerNetwork) -> Iterator[list[Tensor]]:
+def layer_inputs(network: TransformerModel) -> Iterator[list[Tensor]]:
     """Collects what enters each layer that runs inside, the lowest first; nothing stays in the model."""
     states: list[Tensor] = []
 
@@ -105,14 +107,14 @@ class _Keep(Attend):
         return weights @ given.value
 
 
-def first_row_of_product(maps: list[Tensor]) -> Tensor:
-    """Row of [CLS] in ``M_last ... M_1``, with ``M_l = row_normalise(map_l + I)``; shape ``(B, L)``.
+def rows_of_product(maps: list[Tensor], rows: Tensor) -> Tensor:
+    """Weighted sum of rows of ``M_last ... M_1``, with ``M_l = row_normalise(map_l + I)``; shape ``(B, L)``.
 
     Args:
         maps: The lowest layer first, shape ``(B, L, L)``, not negative.
+        rows: The weight of each row, shape ``(B, L)``.
     """
-    row = torch.zeros_like(maps[0][:, 0])
-    row[:, 0] = 1
+    row = rows
     for one in reversed(maps):
         # row @ (map + I) / (row sums of map + 1), without making the matrix
         scaled = row / (one.sum(dim=-1) + 1)

@@ -21,7 +21,7 @@ from lightning_attn.attribution.base import register
 from lightning_attn.attribution.transformer.base import TransformerAttribution
 from lightning_attn.attribution.transformer.head_rules import ChosenHeads, EveryHead, HeadRule
 from lightning_attn.attribution.transformer.relevance import ACTIVATIONS, composed_activations
-from lightning_attn.networks.transformer import TransformerNetwork
+from lightning_attn.networks.transformer_model import TransformerModel
 from lightning_attn.types import Batch
 
 
@@ -43,7 +43,7 @@ class AttnLRP(TransformerAttribution):
     def __init__(self, heads: Sequence[Sequence[int]] | None = None) -> None:
         self.rule: HeadRule = EveryHead() if heads is None else ChosenHeads(heads)
 
-    def look(self, network: TransformerNetwork, batch: Batch, target: Tensor) -> Tensor:
+    def look(self, network: TransformerModel, batch: Batch, target: Tensor) -> Tensor:
         """See :meth:`TransformerAttribution.look`."""
         self.rule.check(network)
         embeddings = network.embed(batch).detach().requires_grad_()
@@ -74,7 +74,7 @@ class CPLRP(AttnLRP):
 
 
 @contextmanager
-def derivative_rules(network: TransformerNetwork) -> Iterator[None]:
+def derivative_rules(network: TransformerModel) -> Iterator[None]:
     """Within, normalisation and activations of the network have the derivatives of :class:`AttnLRP`.
 
     As with :func:`~lightning_attn.attribution.transformer.relevance.relevance_rules`, nothing is patched.

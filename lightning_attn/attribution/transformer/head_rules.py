@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lightning_attn.networks.transformer import TransformerNetwork
+from lightning_attn.networks.transformer_model import TransformerModel
 from lightning_attn.types import InputError
 
 
 class HeadRule:
     """Decides at the context ``A V`` of every layer. The base class lets everything pass."""
 
-    def check(self, network: TransformerNetwork) -> None:
+    def check(self, network: TransformerModel) -> None:
         """Nothing to check: fits every network."""
 
     def factor(self, relevance: Tensor, layer: int) -> Tensor:
@@ -55,7 +55,7 @@ class ChosenHeads(HeadRule):
         self.heads = [sorted(set(layer)) for layer in heads]
         self.renormalise = renormalise
 
-    def check(self, network: TransformerNetwork) -> None:
+    def check(self, network: TransformerModel) -> None:
         """See whether the selection fits.
 
         Raises:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from lightning_attn.neighbours.fingerprint import weights_fingerprint
+from lightning_attn.networks.transformer import TransformerNetwork
 from lightning_attn.types import InputError
 
 
-def read_heads(path: str | Path) -> list[list[int]]:
+def read_heads(path: str | Path, network: TransformerNetwork | None = None) -> list[list[int]]:
     """Important attention heads of each layer, the lowest first, numbered from 0.
 
     Args:
         path: A JSON file whose ``layers`` is a list with one list of numbers a layer, as :func:`write_heads` makes it.
+        network: Whose attention heads these should be. A file that does not say whose they are, such as one written by
+            hand, fits every network.
 
     Raises:
-        InputError: The file is no such file.
+        InputError: The file is no such file, or it is about another model.
     """
     try:
         content = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
@@ -31,9 +36,62 @@ def read_heads(path: str | Path) -> list[list[int]]:
                 f"Layer {number} of {path} is {json.dumps(layer)}: a list of attention heads, numbered from 0, is "
                 "expected there."
             )
+    if network is not None and "model" in content:
+        _check(path, content["model"], network)
     return layers
 
 
-def write_heads(path: str | Path, heads: Sequence[Sequence[int]]) -> None:
-    """Write what :func:`read_heads` reads; parameters as it returns them."""
-    Path(path).write_text(json.dumps({"layers": [list(layer) for layer in heads]}) + "\n", encoding="utf-8")
+def write_heads(
+    path: str | Path,
+    heads: Sequence[Sequence[int]],
+    network: TransformerNetwork | None = None,
+    found: Mapping[str, Any] | None = None,
+) -> None:
+    """Write what :func:`read_heads` reads.
+
+    Args:
+        path: Where to.
+        heads: As :func:`read_heads` returns them.
+        network: Whose attention heads these are; None leaves that open.
+        found: Plain values for whoever reads the file: how they were found.
+    """
+    content: dict[str, Any] = {"layers": [list(layer) for layer in heads]}
+    if network is not None:
+        content["model"] = model_mark(network)
+    if found is not None:
+        content["found"] = dict(found)
+    # One line a key, so that the lists of attention heads can be read and edited.
+    lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in content.items())
+    Path(path).write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+
+
+def model_mark(network: TransformerNetwork) -> dict[str, Any]:
+    """What tells a model from others: its kind, layers, attention heads a layer, and a fingerprint of its weights.
+
+    Classifier and pooler are left out, which are above all attention heads, and new in a model that has not got them.
+    """
+    weights = {
+        name: value
+        for name, value in network.model.base_model.state_dict().items()
+        if not name.startswith(("pooler", "classifier"))
+    }
+    return {
+        "kind": network.model.config.model_type,
+        "layers": network.depth,
+        "attention_heads": network.heads_per_layer,
+        "weights": weights_fingerprint(weights),
+    }
+
+
+def _check(path: str | Path, stored: Any, network: TransformerNetwork) -> None:
+    own = model_mark(network)
+    if stored == own:
+        return
+    if not isinstance(stored, dict) or stored.keys() != own.keys():
+        raise InputError(f'"model" of {path} does not describe a model; leave it out if you wrote the file by hand.')
+    shapes = [f"{mark['kind']} model of {mark['layers']} x {mark['attention_heads']}" for mark in (stored, own)]
+    difference = "with other weights" if shapes[0] == shapes[1] else f"a {shapes[0]}, and this is a {shapes[1]}"
+    raise InputError(
+        f"The important attention heads of {path} are those of another model ({difference}): make the file for "
+        "this one with lightning-attn heads."
+    )

@@ -5,12 +5,13 @@ Patents: see :mod:`lightning_attn.attribution.transformer.relevance_rules`.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from lightning_attn.attribution.base import register
 from lightning_attn.attribution.transformer.base import TransformerAttribution
 from lightning_attn.attribution.transformer.relevance import propagate
-from lightning_attn.networks.transformer import TransformerNetwork
+from lightning_attn.networks.transformer_model import TransformerModel
 from lightning_attn.types import Batch
 
 
@@ -22,19 +23,20 @@ class PartialLRP(TransformerAttribution):
     has it. Patents: see the module.
     """
 
-    def look(self, network: TransformerNetwork, batch: Batch, target: Tensor) -> Tensor:
+    def look(self, network: TransformerModel, batch: Batch, target: Tensor) -> Tensor:
         """See :meth:`TransformerAttribution.look`; 0 or more."""
-        return propagate(network, batch, target).maps[-1][:, :, 0].relu().mean(dim=1)
+        last = propagate(network, batch, target).maps[-1].relu().mean(dim=1)
+        return torch.einsum("bq,bqk->bk", network.answer_rows(batch, target).to(last.dtype), last)
 
 
 @register("full_lrp")
 class FullLRP(TransformerAttribution):
     """Relevance of what the embeddings give to the model, summed over its numbers; signed.
 
-    Those of a text add up to 1, [CLS] and [SEP] included. Source: Bach et al., PLoS ONE 2015, by the rules of the code
-    of Chefer, Gur and Wolf, CVPR 2021. Patents: see the module.
+    Those of a text add up to 1, of a span to 2, [CLS] and [SEP] included. Source: Bach et al., PLoS ONE
+    2015, by the rules of the code of Chefer, Gur and Wolf, CVPR 2021. Patents: see the module.
     """
 
-    def look(self, network: TransformerNetwork, batch: Batch, target: Tensor) -> Tensor:
+    def look(self, network: TransformerModel, batch: Batch, target: Tensor) -> Tensor:
         """See :meth:`TransformerAttribution.look`."""
         return propagate(network, batch, target).embedding.sum(dim=-1)

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from lightning_attn.attention.self_attention import Attend, Projections
 from lightning_attn.attribution.transformer.head_rules import EveryHead, HeadRule
 from lightning_attn.attribution.transformer.relevance_rules import Add, Identity, Linear, Product, ratio
-from lightning_attn.networks.transformer import TransformerNetwork
+from lightning_attn.networks.transformer_model import TransformerModel
 from lightning_attn.types import Batch
 
 #: Activations that a model may call as one function.
@@ -53,7 +53,7 @@ class Relevance:
     embedding: Tensor
 
 
-def propagate(network: TransformerNetwork, batch: Batch, target: Tensor, rule: HeadRule | None = None) -> Relevance:
+def propagate(network: TransformerModel, batch: Batch, target: Tensor, rule: HeadRule | None = None) -> Relevance:
     """Start with 1 at the explained class of each example and go back to the embeddings.
 
     Args:
@@ -71,7 +71,7 @@ def propagate(network: TransformerNetwork, batch: Batch, target: Tensor, rule: H
 
 
 @contextmanager
-def relevance_rules(network: TransformerNetwork) -> Iterator[list[Tensor]]:
+def relevance_rules(network: TransformerModel) -> Iterator[list[Tensor]]:
     """Within, the network's operations pass relevance backwards in place of gradients.
 
     Nothing is patched: functions are caught on their way to PyTorch, in this thread, for this block, and a few hooks
@@ -99,7 +99,7 @@ def relevance_rules(network: TransformerNetwork) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
-def composed_activations(network: TransformerNetwork) -> list[nn.Module]:
+def composed_activations(network: TransformerModel) -> list[nn.Module]:
     """Activations that transformers may put together of several operations; for relevance they are one."""
     return [part for part in network.model.modules() if type(part).__module__ == "transformers.activations"]
 

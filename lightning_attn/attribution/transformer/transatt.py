@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from lightning_attn.attribution.base import register
-from lightning_attn.attribution.transformer.base import TransformerAttribution, first_row_of_product, trace
+from lightning_attn.attribution.transformer.base import TransformerAttribution, rows_of_product, trace
 from lightning_attn.attribution.transformer.head_rules import ChosenHeads, EveryHead, HeadRule, ReleasedChosenHeads
 from lightning_attn.attribution.transformer.relevance import propagate
-from lightning_attn.networks.transformer import TransformerNetwork
+from lightning_attn.networks.transformer_model import TransformerModel
 from lightning_attn.types import Batch
 
 
@@ -29,14 +29,15 @@ class TransAtt(TransformerAttribution):
 
     rule: HeadRule = EveryHead()
 
-    def look(self, network: TransformerNetwork, batch: Batch, target: Tensor) -> Tensor:
-        """See :meth:`TransformerAttribution.look`; in [0, 1]."""
+    def look(self, network: TransformerModel, batch: Batch, target: Tensor) -> Tensor:
+        """See :meth:`TransformerAttribution.look`; in [0, 1], of a span in [0, 2]."""
         self.rule.check(network)
         traced = trace(network, batch, target)
         gradients = traced.gradients(traced.maps)
         maps = propagate(network, batch, target, self.rule).maps
         pairs = zip(gradients, maps, strict=True)
-        return first_row_of_product([(gradient * one).relu().mean(dim=1) for gradient, one in pairs])
+        products = [(gradient * one).relu().mean(dim=1) for gradient, one in pairs]
+        return rows_of_product(products, network.answer_rows(batch, target).to(products[0].dtype))
 
 
 class MaskLRP(TransAtt):

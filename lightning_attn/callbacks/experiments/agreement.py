@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor
 
 from lightning_attn.callbacks.experiments import figures
-from lightning_attn.callbacks.experiments.base import ExperimentCallback, Split
+from lightning_attn.callbacks.experiments.base import ExperimentCallback
 from lightning_attn.callbacks.experiments.record import (
     ExperimentRecord,
     Summary,
@@ -17,6 +17,7 @@ from lightning_attn.callbacks.experiments.record import (
     share,
     undefined,
 )
+from lightning_attn.callbacks.sampled import Split
 from lightning_attn.experiments import agreement
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.perturbation import Perturbation

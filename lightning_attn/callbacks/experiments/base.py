@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
 from rich.console import Console
 from rich.progress import track
@@ -22,20 +21,20 @@ from lightning_attn.callbacks.experiments.record import ExperimentRecord, joined
 from lightning_attn.callbacks.experiments.terminal import print_summary
 from lightning_attn.callbacks.gathering import gathered
 from lightning_attn.callbacks.media import publish
+from lightning_attn.callbacks.sampled import SampledCallback, Split
 from lightning_attn.callbacks.sampling import ExampleSample
-from lightning_attn.callbacks.timing import measures_now, moment_of, network_of
+from lightning_attn.callbacks.timing import moment_of, network_of
 from lightning_attn.evaluation import evaluating
 from lightning_attn.modules.compatibility import is_plain
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.run_folder import folder_of
 from lightning_attn.types import Batch, InputError
 
-Split = Literal["val", "test"]
 Result = TypeVar("Result", bound=ExperimentRecord)
 Columns = dict[str, Any]
 
 
-class ExperimentCallback(Callback, ABC, Generic[Result]):
+class ExperimentCallback(SampledCallback, Generic[Result]):
     """Runs an experiment on a sample of the validation or test set, logs its figures and writes them down.
 
     Logs numbers under ``SPLIT/explanation/EXPERIMENT/``, and the means that matter for each predicted class as well,
@@ -64,20 +63,9 @@ class ExperimentCallback(Callback, ABC, Generic[Result]):
     def __init__(
         self, every_n_epochs: int, max_examples: int | None, splits: Sequence[Split], max_tokens: int, seed: int
     ) -> None:
-        self._at_least_one(every_n_epochs=every_n_epochs, max_examples=max_examples, max_tokens=max_tokens)
-        if unknown := [split for split in splits if split not in ("val", "test")]:
-            raise InputError(f"{type(self).__name__} knows no split {unknown[0]!r}; the splits are val, test.")
-        self.every_n_epochs = every_n_epochs
-        self.max_examples = max_examples
-        self.splits = tuple(splits)
+        super().__init__(every_n_epochs, max_examples, seed, splits)
+        self._at_least_one(max_tokens=max_tokens)
         self.max_tokens = max_tokens
-        self.seed = seed
-        self._sample = ExampleSample(max_examples, seed)
-
-    def _at_least_one(self, **numbers: int | None) -> None:
-        for name, value in numbers.items():
-            if value is not None and value < 1:
-                raise InputError(f"{type(self).__name__} needs {name} of at least 1, not {value}.")
 
     @property
     @abstractmethod
@@ -112,68 +100,9 @@ class ExperimentCallback(Callback, ABC, Generic[Result]):
             raise InputError(f"{type(self).__name__} was given no example to measure.")
         return self._record(network, columns, split, split)
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that what was asked for is possible.
-
-        Raises:
-            InputError: The Trainer has two of these callbacks, or the module has no attention network.
-        """
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it elsewhere
-        if sum(isinstance(callback, type(self)) for callback in callbacks) > 1:
-            raise InputError(
-                f"Two callbacks of the kind {type(self).__name__} would write the same files; leave one of them out."
-            )
-        network_of(pl_module)
-
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the examples of the last epoch."""
-        self._sample.clear()
-
-    on_test_epoch_start = on_validation_epoch_start
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the examples of the sample."""
-        if self._measures("val", trainer) and dataloader_idx == 0:
-            self._sample.add(batch)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the examples of the sample."""
-        if self._measures("test", trainer) and dataloader_idx == 0:
-            self._sample.add(batch)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Run on ``val``."""
-        self._run("val", trainer, pl_module)
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Run on ``test``."""
-        self._run("test", trainer, pl_module)
-
-    def _measures(self, split: Split, trainer: Trainer) -> bool:
-        return split in self.splits and measures_now(trainer, self.every_n_epochs)
-
-    def _run(self, split: Split, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._measures(split, trainer):
-            return
+    def evaluate(self, split: Split, trainer: Trainer, pl_module: LightningModule, batches: list[Batch]) -> None:
+        """Run on the sample, log, and write down."""
         network = network_of(pl_module)
-        batches = self._sample.collected(trainer.strategy)
-        self._sample.clear()
         # Lightning validates in inference mode, whose tensors cannot be differentiated.
         with torch.inference_mode(False):
             parts = self._measured(network, batches, split, trainer.is_global_zero)

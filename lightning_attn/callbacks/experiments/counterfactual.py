@@ -10,8 +10,9 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_attn.callbacks.experiments import figures
-from lightning_attn.callbacks.experiments.base import ExperimentCallback, Split, described
+from lightning_attn.callbacks.experiments.base import ExperimentCallback, described
 from lightning_attn.callbacks.experiments.record import ExperimentRecord, Summary, mean, undefined
+from lightning_attn.callbacks.sampled import Split
 from lightning_attn.callbacks.timing import network_of
 from lightning_attn.experiments import AttentionSource, Other, Random, Uniform, counterfactual
 from lightning_attn.networks.base import AttentionNetwork

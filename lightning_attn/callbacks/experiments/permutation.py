@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor
 
 from lightning_attn.callbacks.experiments import figures
-from lightning_attn.callbacks.experiments.base import ExperimentCallback, Split
+from lightning_attn.callbacks.experiments.base import ExperimentCallback
 from lightning_attn.callbacks.experiments.record import ExperimentRecord, Summary, mean, median, undefined
+from lightning_attn.callbacks.sampled import Split
 from lightning_attn.experiments import permutation
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.types import Batch

@@ -6,6 +6,7 @@ from lightning_attn.data.bags.batches import BagBatches
 from lightning_attn.data.bags.bayes import class_posterior
 from lightning_attn.data.bags.confounders import Confounder, CorrelatedBackground, Poison
 from lightning_attn.data.bags.dataset import BagDataset, Bags
+from lightning_attn.data.bags.digit_pairs import DigitPairsDataModule
 from lightning_attn.data.bags.modalities import (
     MNIST,
     Digits,
@@ -46,6 +47,7 @@ __all__ = [
     "Conjunction",
     "CorrelatedBackground",
     "Count",
+    "DigitPairsDataModule",
     "Digits",
     "ExclusiveOr",
     "ExpressionCounts",

@@ -106,8 +106,9 @@ class SetDataModule(AttentionDataModule):
         values = dict(state["schema"])
         if values["feature_shape"] is None:
             raise InputError("The checkpoint was trained on texts, and these data are bags; give it texts.")
-        shape = tuple(values["feature_shape"])
-        self._restored = DataSchema(**{**values, "class_names": tuple(values["class_names"]), "feature_shape": shape})
+        given = {name: value for name, value in values.items() if value is not None}
+        tuples = {name: tuple(given[name]) for name in ("class_names", "feature_shape", "grid") if name in given}
+        self._restored = DataSchema(**{**values, **tuples})
         self._opened = None
 
     def describe(self) -> str:
@@ -128,6 +129,7 @@ class SetDataModule(AttentionDataModule):
             for what, known, found in (
                 ("instances of shape", self._restored.feature_shape, opened.schema.feature_shape),
                 ("the classes", self._restored.class_names, opened.schema.class_names),
+                ("a grid of patches", self._restored.grid, opened.schema.grid),
             ):
                 if known != found:
                     raise InputError(f"The checkpoint was trained on {what} {known}, but these data have {found}.")

@@ -2,6 +2,7 @@
 
 from lightning_attn.divergence import jensen_shannon, total_variation
 from lightning_attn.metrics.functional.adversarial import adversarial_jsd
+from lightning_attn.metrics.functional.answers import answer_recall
 from lightning_attn.metrics.functional.concentration import effective_tokens, entropy, max_attention, special_mass
 from lightning_attn.metrics.functional.disagreement import (
     RiskCoverage,
@@ -30,6 +31,7 @@ __all__ = [
     "Leakage",
     "RiskCoverage",
     "adversarial_jsd",
+    "answer_recall",
     "aopc",
     "aopc_r",
     "attention_features",

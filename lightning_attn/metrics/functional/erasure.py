@@ -54,7 +54,7 @@ def aopc(p_full: Tensor, p_without: Tensor) -> Tensor:
     return (p_full[:, None] - p_without).mean(dim=-1)
 
 
-def log_odds(p_full: Tensor, p_without: Tensor) -> Tensor:
+def log_odds(p_full: Tensor, p_without: Tensor, true_odds: bool = False) -> Tensor:
     """Mean of ``ln(p(x without) / p(x))`` over the perturbation curve.
 
     Despite its established name it is a ratio of probabilities, not of odds.
@@ -62,13 +62,22 @@ def log_odds(p_full: Tensor, p_without: Tensor) -> Tensor:
     Args:
         p_full: Probability of the explained class on the whole text, shape ``(B,)``, in [0, 1].
         p_without: The same with each of the K steps removed, shape ``(B, K)``; floored at 1e-12.
+        true_odds: Whether to take ``p / (1 - p)`` in place of p after all; both parts are floored.
 
     Returns:
         One value per example, shape ``(B,)``; lower is more faithful.
 
     Source: Qiang et al., AttCAT, NeurIPS 2022; there of the gold class, here of the class that is given.
     """
-    return (p_without.clamp(min=FLOOR).log() - p_full.clamp(min=FLOOR).log()[:, None]).mean(dim=-1)
+    return log_ratios(p_full, p_without, true_odds).mean(dim=-1)
+
+
+def log_ratios(p_full: Tensor, p_without: Tensor, true_odds: bool = False) -> Tensor:
+    """What :func:`log_odds` is the mean of, shape ``(B, K)``; arguments as there."""
+    change = p_without.clamp(min=FLOOR).log() - p_full.clamp(min=FLOOR).log()[:, None]
+    if true_odds:
+        change = change - (1 - p_without).clamp(min=FLOOR).log() + (1 - p_full).clamp(min=FLOOR).log()[:, None]
+    return change
 
 
 def log_odds_floors(p_without: Tensor) -> Tensor:

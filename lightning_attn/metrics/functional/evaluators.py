@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -22,9 +23,10 @@ Masks = Callable[[int, Batch], Tensor]
 class Evaluator(nn.Module):
     """``p(y | x * m, m)``: reads the masked content and the mask itself, with embeddings of its own.
 
-    Each position's content and place go through an MLP and are summed with the mask as weights; the mask alone, as
-    numbers a position, goes through another and is pooled; a third reads both. What the evaluator can learn of the mask
-    depends on the masks it is trained under alone: under random ones it says nothing about the label.
+    Each position's content and place, in a text or in a picture, go through an MLP and are summed with the mask as
+    weights; the mask alone, as numbers a position, goes through another and is pooled; a third reads both. What the
+    evaluator can learn of the mask depends on the masks it is trained under alone: under random ones it says nothing
+    about the label.
 
     Args:
         schema: Of the data; one label an example.
@@ -44,6 +46,9 @@ class Evaluator(nn.Module):
             self.read: nn.Module = nn.Embedding(schema.vocabulary_size, size)
         else:
             self.read = nn.Linear(torch.Size(schema.feature_shape).numel(), size)
+        # The same ink says something else in another place of a picture; a line through its coordinates cannot tell.
+        self.place = None if schema.grid is None else nn.Embedding(math.prod(schema.grid) + 1, size)
+        self.schema = schema
         queries = schema.query_vocabulary_size
         self.read_query = None if queries is None else nn.Embedding(queries, size)
         self.content = nn.Sequential(nn.Linear(size + 1, size), nn.ReLU(), nn.Linear(size, size))
@@ -60,6 +65,8 @@ class Evaluator(nn.Module):
         """
         features = mask_features(mask, batch.inner | (mask > 0))
         words = self.read(batch.inputs if self.is_text else batch.inputs.flatten(2))
+        if self.place is not None:
+            words = words + self.place(self.schema.cell(batch.inputs))
         content = self.content(torch.cat([words, features[..., 2:]], dim=-1))
         shape = self.mask(features)
         even = batch.inner / batch.inner.sum(dim=-1, keepdim=True).clamp(min=1)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_attn.attribution import get
-from lightning_attn.attribution.transformer.base import first_row_of_product, trace
+from lightning_attn.attribution.transformer.base import rows_of_product, trace
 from lightning_attn.networks import TransformerNetwork
 from lightning_attn.types import Batch
 from tests.attribution.transformer import reference
@@ -115,4 +115,6 @@ def test_what_is_traced_is_what_the_layers_read(kind: str, batch: Batch) -> None
 def test_a_product_of_maps_worked_out_by_hand() -> None:
     """Two positions: M_1 rows (2/3, 1/3), (0, 1); M_2 rows (1/2, 1/2), (1/3, 2/3); row 0 of M_2 M_1 is (1/3, 2/3)."""
     low, high = torch.tensor([[[1.0, 1.0], [0.0, 0.0]]]), torch.tensor([[[0.0, 1.0], [1.0, 1.0]]])
-    torch.testing.assert_close(first_row_of_product([low, high]), torch.tensor([[1 / 3, 2 / 3]]))
+    torch.testing.assert_close(rows_of_product([low, high], torch.tensor([[1.0, 0.0]])), torch.tensor([[1 / 3, 2 / 3]]))
+    both = torch.tensor([[1 / 3 + 2 / 9, 2 / 3 + 7 / 9]])
+    torch.testing.assert_close(rows_of_product([low, high], torch.tensor([[1.0, 1.0]])), both)

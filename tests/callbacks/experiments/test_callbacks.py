@@ -312,7 +312,7 @@ def test_a_wrong_setting_of_an_experiment(make: Any, message: str) -> None:
 def test_two_of_a_kind_would_write_the_same_files(kind: Any, tmp_path: Path) -> None:
     data = tiny_data()
     run = trainer(tmp_path, callbacks=[kind(), kind()])
-    with pytest.raises(InputError, match=f"Two callbacks of the kind {kind.__name__}"):
+    with pytest.raises(InputError, match=f"Two {kind.__name__}s would log under the same names"):
         run.validate(tiny_module(data), data, verbose=False)
 
 

@@ -111,7 +111,7 @@ def test_another_vocabulary_is_refused(
     [
         ("--trainer.callbacks.splits=[train]", "'train'"),
         ("--trainer.callbacks.permutations=0", "PermutationCallback needs permutations of at least 1, not 0"),
-        ("--trainer.callbacks+=PermutationCallback", "Two callbacks of the kind PermutationCallback"),
+        ("--trainer.callbacks+=PermutationCallback", "Two PermutationCallbacks would log"),
     ],
 )
 def test_a_mistake_is_one_sentence(

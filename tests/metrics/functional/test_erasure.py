@@ -27,6 +27,15 @@ def test_log_odds_is_the_mean_log_ratio_with_a_floor():
     assert log_odds_floors(perturbed).tolist() == [0, 1]
 
 
+def test_true_odds_are_differences_of_logits():
+    full, perturbed = torch.tensor([0.8, 1.0]), torch.tensor([[0.4, 0.2], [0.0, 0.5]])
+    found = log_odds(full, perturbed, true_odds=True)
+    logits = [math.log(p / (1 - p)) for p in (0.8, 0.4, 0.2)]
+    assert found[0].item() == torch.tensor((logits[1] + logits[2]) / 2 - logits[0]).item()
+    # both parts are floored at 1e-12: p of 1 has odds of 1e12
+    assert found[1].item() == torch.tensor((-2 * math.log(1e12) - math.log(1e12)) / 2).item()
+
+
 def test_undefined_stays_undefined():
     full = torch.tensor([torch.nan])
     for drop in (comprehensiveness, sufficiency, aopc, log_odds):

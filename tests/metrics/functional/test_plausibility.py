@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import auc, average_precision_score, f1_score, precision_recall_curve, roc_auc_score
 
 from lightning_attn.metrics.functional.plausibility import auprc, auroc, f1, span_matches, token_f1
 
@@ -19,7 +19,18 @@ def rows(seed: int, count: int = 40, width: int = 12):
     return scores, evidence, inner
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [(auprc, average_precision_score), (auroc, roc_auc_score)])
+def trapezoids(truth, scores):
+    precision, recall, _ = precision_recall_curve(truth, scores)
+    return auc(recall, precision)
+
+
+def auprc_trapezoid(scores, evidence, inner):
+    return auprc(scores, evidence, inner, trapezoid=True)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(auprc, average_precision_score), (auroc, roc_auc_score), (auprc_trapezoid, trapezoids)]
+)
 def test_curves_equal_scikit_learn_with_ties_and_unknowns(ours, theirs):
     scores, evidence, inner = rows(0)
     found = ours(scores, evidence, inner)

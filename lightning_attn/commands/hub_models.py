@@ -1,0 +1,62 @@
+"""A transformer out of whatever a user calls one: a run, a checkpoint, or a model of Hugging Face."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning_attn.data.hf_processor import HuggingFaceProcessor
+from lightning_attn.data.processor import TextProcessor
+from lightning_attn.networks.transformer import TransformerNetwork
+from lightning_attn.run_folder import CHECKPOINTS, CONFIG
+from lightning_attn.trained import TrainedNetwork
+from lightning_attn.types import InputError
+
+
+def read_transformer(given: str) -> tuple[TransformerNetwork, HuggingFaceProcessor]:
+    """The network, in evaluation mode on the CPU, and the processor that splits its texts.
+
+    Args:
+        given: The folder of a run, whose best checkpoint is taken, without one the last; a checkpoint; a folder with a
+            Hugging Face model and its tokenizer; or the name of one on the Hub.
+
+    Raises:
+        InputError: There is none, it has no self-attention that could be looked at, or its tokenizer does not tell
+            which characters a token comes from.
+    """
+    path = Path(given).expanduser()
+    if path.is_dir() and ((path / CHECKPOINTS).is_dir() or (path / CONFIG).is_file()):
+        return _trained(_checkpoint(path))
+    if path.is_file() or path.suffix == ".ckpt":
+        return _trained(path)
+    processor = HuggingFaceProcessor(str(path) if path.exists() else given)
+    processor.fit([])
+    network = TransformerNetwork.load(processor.name_or_path)
+    if processor.vocabulary_size > (size := network.model.get_input_embeddings().num_embeddings):
+        raise InputError(f"The tokenizer of {given} has {processor.vocabulary_size:,} tokens, and its model {size:,}.")
+    return network, processor
+
+
+def _checkpoint(folder: Path) -> Path:
+    for name in ("best.ckpt", "last.ckpt"):
+        if (found := folder / CHECKPOINTS / name).is_file():
+            return found
+    raise InputError(
+        f"The run {folder} has no checkpoint: neither best.ckpt nor last.ckpt is in {folder / CHECKPOINTS}."
+    )
+
+
+def _trained(path: Path) -> tuple[TransformerNetwork, HuggingFaceProcessor]:
+    trained = TrainedNetwork.read(path)
+    network = trained.network
+    if not isinstance(network, TransformerNetwork):
+        raise InputError(
+            f"The network of {path} is a {type(network).__name__}, which has no attention heads inside a transformer: "
+            "give a run of a TransformerNetwork."
+        )
+    processor = TextProcessor.from_state(trained.data["processor"])
+    if not isinstance(processor, HuggingFaceProcessor):
+        raise InputError(
+            f"The texts of {path} are split by a {type(processor).__name__}, which does not tell the characters of a "
+            "token: train with HuggingFaceProcessor."
+        )
+    return network, processor

@@ -1,0 +1,164 @@
+"""Questions that a span of a text answers, from files in the format of SQuAD: `SQuADDataModule`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pytorch_lightning.utilities import rank_zero_info
+
+from lightning_attn.data.base import AttentionDataModule
+from lightning_attn.data.files import existing
+from lightning_attn.data.processor import TextProcessor
+from lightning_attn.data.questions import Question, read_questions
+from lightning_attn.data.windows import QuestionProcessor, WindowDataset
+from lightning_attn.types import DataSchema, InputError
+
+
+class SQuADDataModule(AttentionDataModule):
+    """Questions and contexts, one JSON file a split, tokenised when they are set up.
+
+    A split that has no file is carved from the training file, whole articles of it, by ``seed``; XQuAD's one file gives
+    all three splits. A context that is too long is read in overlapping windows, each an example of its own; a window
+    without the answer, and a question without one, has the first position as its target.
+
+    Source: Rajpurkar et al., EMNLP 2016, https://aclanthology.org/D16-1264; Artetxe et al., ACL 2020,
+    https://aclanthology.org/2020.acl-main.421
+
+    Args:
+        train: File of the training questions.
+        processor: Tokenises; its name is that of the network.
+        val: File of the validation questions; None carves ``val_share``.
+        test: File of the test questions; None carves ``test_share``.
+        val_share: Part of the training articles that becomes ``val`` if it has no file, in [0, 1); 0 goes without.
+        test_share: The same for ``test``.
+        batch_size: Windows of a training batch, on each process.
+        seed: Decides what is carved, and the order of training examples.
+        num_workers: Processes that make batches beside the main one; 0 is fastest for token ids.
+        evaluation_batch_size: Windows of a batch in validation and test; None means ``batch_size``.
+
+    Raises:
+        InputError: The shares are out of their range.
+    """
+
+    def __init__(
+        self,
+        train: str | Path,
+        processor: QuestionProcessor,
+        val: str | Path | None = None,
+        test: str | Path | None = None,
+        val_share: float = 0.1,
+        test_share: float = 0.1,
+        batch_size: int = 16,
+        seed: int = 0,
+        num_workers: int = 0,
+        evaluation_batch_size: int | None = None,
+    ) -> None:
+        super().__init__(batch_size, seed, num_workers, evaluation_batch_size)
+        if min(val_share, test_share) < 0 or val_share + test_share >= 1:
+            raise InputError(f"val_share {val_share} and test_share {test_share} must be 0 or more, together below 1.")
+        given = {"train": train, "val": val, "test": test}
+        self.paths = {split: path for split, path in given.items() if path is not None}
+        self.shares = {"val": val_share, "test": test_share}
+        self._given = processor
+        self._restored: dict[str, Any] | None = None
+        self._state: dict[str, Any] | None = None
+        self._windows: dict[str, WindowDataset] = {}
+        self._notes: list[str] = []
+
+    @property
+    def schema(self) -> DataSchema:
+        """What a network must know of the data; there after :meth:`setup` or :meth:`restore`."""
+        values = self.export()["schema"]
+        return DataSchema(**{**values, "class_names": tuple(values["class_names"])})
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits there are; there after :meth:`setup`."""
+        return [split for split in ("train", "val", "test") if split in self._windows]
+
+    def dataset(self, split: str) -> WindowDataset:
+        """The windows of a split.
+
+        Raises:
+            InputError: The data have no such split.
+        """
+        if split not in self._windows:
+            raise InputError(f"The data have no {split} split; they have {', '.join(self.splits) or 'none yet'}.")
+        return self._windows[split]
+
+    def export(self) -> dict[str, Any]:
+        """``processor``: its state; ``schema``: its values. A checkpoint stores both."""
+        state = self._state if self._restored is None else self._restored
+        if state is None:
+            raise InputError("SQuADDataModule has no data yet: call prepare_data() and setup() first.")
+        return state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take the tokenizer from :meth:`export` of another run; call it before :meth:`setup`."""
+        self._restored = {"processor": dict(state["processor"]), "schema": dict(state["schema"])}
+        self._windows = {}
+
+    def describe(self) -> str:
+        """How the splits were found, and how many questions needed windows: one line each."""
+        return "\n".join(self._notes)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and tokenise all splits. The same for every stage; what is there stays."""
+        if self._windows:
+            return
+        self._notes = []
+        splits = self._read()
+        processor = self._processor()
+        for split, questions in splits.items():
+            windows, several = processor.windows(questions)
+            self._windows[split] = windows
+            without = sum(not question.answers for question in questions)
+            self._notes.append(
+                f"{split}: {len(questions):,} questions ({without:,} without an answer) in {len(windows):,} windows; "
+                f"the contexts of {several:,} are longer than max_length {processor.max_length} allows."
+            )
+        rank_zero_info(self.describe())
+
+    def _processor(self) -> QuestionProcessor:
+        if self._restored is not None:
+            found = TextProcessor.from_state(self._restored["processor"])
+            assert isinstance(found, QuestionProcessor)
+            return found
+        processor = self._given.unfitted()
+        assert isinstance(processor, QuestionProcessor)
+        processor.fit([])
+        schema = DataSchema(
+            num_classes=2,
+            class_names=("start", "end"),
+            vocabulary_size=processor.vocabulary_size,
+            pad_id=processor.pad_id,
+            replacement_id=processor.replacement_id,
+            spans=True,
+        )
+        values = {**asdict(schema), "class_names": list(schema.class_names)}
+        self._state = {"processor": processor.state(), "schema": values}
+        return processor
+
+    def _read(self) -> dict[str, list[Question]]:
+        splits = {
+            split: read_questions(existing(path, f"file of {split} questions")) for split, path in self.paths.items()
+        }
+        groups = sorted({question.group for question in splits["train"]})
+        order = np.random.default_rng(self.seed).permutation(len(groups)).tolist()
+        for split, share in self.shares.items():
+            if split in splits or share == 0:
+                continue
+            count = round(share * len(groups))
+            if not 0 < count < len(order):
+                raise InputError(
+                    f"There is no {split} file, and {len(groups)} articles are too few to carve {share:g} of them; "
+                    f"give a file, or set {split}_share to 0."
+                )
+            leave, order = {groups[place] for place in order[:count]}, order[count:]
+            splits[split] = [question for question in splits["train"] if question.group in leave]
+            splits["train"] = [question for question in splits["train"] if question.group not in leave]
+            self._notes.append(f"No {split} file: {count} of {len(groups)} articles, by seed {self.seed}.")
+        return splits
