@@ -127,6 +127,8 @@ def _settings(plan: Plan, results: Results) -> list[str]:
         "Chosen on validation texts alone, by comprehensiveness less sufficiency of version B, among what is at most a "
         "point below the best validation accuracy: " + _chosen(plan, results),
         "",
+        "One encoder pass a step and text for every arm, twice as many where two encoders read (masked input); `mixed` "
+        "adds one pass of the head, weighting a small network of the mask. Version B is a second training. "
         "Not measured: RACU and MaSF (METHODS 2.13 b). " + f"{len(results)} trainings took {seconds / 3600:.1f} hours "
         "of one process.",
         "",

@@ -182,4 +182,4 @@ SMALL = {
     "warmup": 20,
 }
 FULL = Plan()
-QUICK = Plan("reviews", ("reviews", "reviews+noise"), (), "reviews+noise", {"": SMALL}, seeds=2, few=1)
+QUICK = Plan("reviews", ("reviews+noise",), (), "reviews+noise", {"": SMALL, "reviews+noise": {"epochs": 4}}, 2, 1)

@@ -297,7 +297,6 @@ def test_a_piece_is_run_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "shortcut.jsonl",
         "shortcut.md",
         "shortcut_content_free.png",
-        "shortcut_reviews.png",
         "shortcut_reviews_noise.png",
     }
     before = len(computed)
