@@ -18,7 +18,7 @@ from lightning_attn.attention.random import (
     SoftmaxNormal,
     UniformShare,
 )
-from lightning_attn.encoders import BiLSTM
+from lightning_attn.encoders import BiLSTM, PatchEncoder
 from lightning_attn.mitigations import (
     AttentionDropout,
     Compose,
@@ -30,7 +30,7 @@ from lightning_attn.mitigations import (
     RandomMixing,
     RandomPretraining,
 )
-from lightning_attn.networks import ContentFreeNetwork, MaskedInputNetwork, PooledNetwork
+from lightning_attn.networks import ContentFreeNetwork, MaskedInputNetwork, PatchNetwork, PooledNetwork
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.scaling import ConvTaSc, FeatTaSc, LinTaSc, TypeScale, ValueScaling
 from lightning_attn.types import Batch
@@ -38,6 +38,8 @@ from lightning_attn.types import Batch
 #: An arm's own parameters, where they are not the defaults below.
 Setting = Mapping[str, Any]
 
+#: Data that are pictures in patches; all others are texts.
+PICTURES = ("patches", "digits")
 SHARE = 0.2  # of the positions, selected where attention is hard
 DROPOUT = 0.3  # of the embedding; best for `none` on SST's validation split (benchmarks/sst.py)
 DISTRIBUTIONS: dict[str, Callable[[], RandomAttention]] = {
@@ -102,10 +104,14 @@ class Arm:
     hard: bool = False
     tuned: tuple[str, tuple[Any, ...]] | None = None
 
-    def fits(self, mask: str) -> bool:
-        """Whether it makes sense where the mask acts there."""
+    def fits(self, mask: str, data: str = "") -> bool:
+        """Whether it makes sense where the mask acts there on these data."""
         if self.scaling is not None:
-            return mask in ("local", "contextual", "hard")  # the scales are of words whose values are pooled
+            return data not in PICTURES and mask in (
+                "local",
+                "contextual",
+                "hard",
+            )  # the scales are of words whose values are pooled
         if self.attention is not None:
             return mask != "hard"
         return mask == "hard" or not self.hard
@@ -182,6 +188,9 @@ def network_of(cell: Mapping[str, Any]) -> AttentionNetwork:
 
     made = (arm.attention or AdditiveAttention)()
     attention = TopShareSelection(SHARE, made) if mask == "hard" else made
+    if cell["data"] in PICTURES:
+        values: Any = "contextual" if mask == "contextual" else "local"
+        return PatchNetwork(PatchEncoder(cell["hidden"], cell["hidden"] // 2, values=values), attention)
     if mask == "content-free":
         return ContentFreeNetwork(encoder(), attention)
     if mask == "masked input":

@@ -19,6 +19,7 @@ from lightning_attn.data import (
     TextDataModule,
     WordProcessor,
 )
+from lightning_attn.data.bags import MNIST, DigitPairsDataModule, Digits
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.data.encoded import SplitDataset
 from lightning_attn.types import DataSchema
@@ -106,6 +107,8 @@ SOURCES: dict[str, Source] = {
     "movies": lambda root, work, processor: ERASERDataModule(
         root / "eraser_movies", processor=processor or words(max_length=300)
     ),
+    "patches": lambda root, work, processor: DigitPairsDataModule(MNIST(root / "mnist", letters=(3, 8)), 4, 6000),
+    "digits": lambda root, work, processor: DigitPairsDataModule(Digits(letters=(3, 8)), 2, 200, 60, 80),
     "reviews": lambda root, work, processor: _synthetic(processor, distractors=0.0),
     "reviews+noise": lambda root, work, processor: _synthetic(processor, distractors=1.0),
 }

@@ -24,6 +24,7 @@ from lightning_attn.metrics import Settings, measure
 from lightning_attn.metrics.functional import comprehensiveness, kendall_tau, sufficiency
 from lightning_attn.metrics.functional.bits import bits_gained
 from lightning_attn.metrics.functional.erasure import explained
+from lightning_attn.metrics.functional.evaluators import Training
 from lightning_attn.metrics.functional.leakage import fano_bits
 from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks.base import AttentionNetwork
@@ -67,7 +68,7 @@ def batches_of(data: Reordered, split: str, count: int) -> list[Batch]:
     dataset = data.dataset(split)
     rows = order_of(data, split)[:count]
     rows = rows[np.argsort(dataset.lengths[rows], kind="stable")]
-    return [dataset[rows[first : first + 32].tolist()].to(device()) for first in range(0, len(rows), 32)]
+    return [dataset[rows[first : first + 32].tolist()].padded().to(device()) for first in range(0, len(rows), 32)]
 
 
 def in_order(parts: Mapping[str, list[Tensor]], index: list[Tensor], order: NDArray[np.int64]) -> Rows:
@@ -122,7 +123,9 @@ def probed(network: AttentionNetwork, data: Reordered, evaluators: bool) -> tupl
     """What the whole test split says of accuracy and of label information in the mask: by example, and as figures."""
     metrics = ["leaked_bits", "head_bits", "post_hoc_accuracy"]
     metrics += ["evalx_accuracy", "encoding_bits"] if evaluators else []
-    probe = ShortcutProbe(max_examples=None, metrics=metrics, train_examples=JUDGED)
+    # Evaluators of patches need to be larger and to learn longer than those of words.
+    training = None if data.schema.grid is None else Training(size=64, epochs=20)
+    probe = ShortcutProbe(max_examples=None, metrics=metrics, train_examples=JUDGED, training=training)
     with tempfile.TemporaryDirectory() as folder:
         logged = trainer_of(1, folder, [probe]).test(AttentionClassifier(network), data, verbose=False)[0]
     network.to(device())

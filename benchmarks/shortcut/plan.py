@@ -50,13 +50,14 @@ class Plan:
 
     content_free: str = "SST"
     main: tuple[str, ...] = ("SST", "SST+Wiki")
-    others: tuple[str, ...] = ("IMDB", "movies")
+    others: tuple[str, ...] = ("IMDB", "movies", "patches")
     places: str = "SST+Wiki"
     sizes: Mapping[str, Mapping[str, Any]] = field(
         default_factory=lambda: {
             "": {"embedding": 100, "hidden": 64, "epochs": 5, "rate": 1e-3, "batch": 32, "explained": 200, "loo": True},
             "IMDB": {"explained": 100, "epochs": 3, "batch": 64, "rate": 2e-3, "warmup": 110},
             "movies": {"explained": 199, "epochs": 6, "rate": 2e-3, "loo": False, "warmup": 50},
+            "patches": {"epochs": 6, "rate": 2e-3},
         }
     )
     seeds: int = 5
@@ -77,7 +78,7 @@ class Plan:
 
     def arms(self, data: str, mask: str, results: Results) -> list[str]:
         """Those that are run where the mask acts there on these data."""
-        fitting = [name for name, arm in ARMS.items() if arm.fits(mask)]
+        fitting = [name for name, arm in ARMS.items() if arm.fits(mask, data)]
         if mask == "content-free" or (data in self.main and mask == "local"):
             return fitting
         wanted = self.that_matter(results)
@@ -182,4 +183,5 @@ SMALL = {
     "warmup": 20,
 }
 FULL = Plan()
-QUICK = Plan("reviews", ("reviews+noise",), (), "reviews+noise", {"": SMALL, "reviews+noise": {"epochs": 4}}, 2, 1)
+FEWER = {"reviews+noise": {"epochs": 4}, "digits": {"epochs": 4}}
+QUICK = Plan("reviews", ("reviews+noise",), ("digits",), "reviews+noise", {"": SMALL, **FEWER}, seeds=2, few=1)
