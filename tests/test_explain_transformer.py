@@ -62,7 +62,7 @@ def test_methods_stand_side_by_side(checkpoint: Path, tmp_path: Path, capsys: py
         (["--method=mask_lrp", "--heads=HEADS"], "for 1 layers, and the model has 2: they belong to another model"),
         (["--method=mask_lrp", "--heads=nowhere.json"], "nowhere.json"),
         (["--method=lrp"], "no attribution method 'lrp'"),
-        (["--method=mask_lrp", "--heads=REASONS"], "\"reasons\" of"),
+        (["--method=mask_lrp", "--heads=REASONS"], '"reasons" of'),
     ],
 )
 def test_bad_input_gives_one_sentence(

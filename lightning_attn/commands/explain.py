@@ -14,6 +14,7 @@ from lightning_attn.attribution.transformer import HeadsFile
 from lightning_attn.commands.arguments import Arguments, output_path
 from lightning_attn.commands.console import quiet
 from lightning_attn.commands.explain_methods import NAMES, check_extras, method_by_name
+from lightning_attn.commands.hub_models import read_hub_model
 from lightning_attn.explain import Explainer, default_methods
 from lightning_attn.explain.explainer import DEFAULT_METHODS, DEFAULT_METHODS_OF_ANSWERS
 from lightning_attn.networks.base import AttentionNetwork
@@ -35,10 +36,14 @@ def explain_command(options: Sequence[str]) -> int:
     """
     parser = Arguments(
         "explain",
-        "Explain texts with a checkpoint: prediction, and the importance of every token.",
+        "Explain texts with a checkpoint, or a model of the Hub: prediction, and the importance of every token.",
         'lightning-attn explain --ckpt_path runs/RUN/checkpoints/best.ckpt --text "a great film" --output page.html',
     )
-    parser.add_argument("--ckpt_path", required=True, help="a checkpoint that fit wrote")
+    parser.add_argument("--ckpt_path", help="a checkpoint that fit wrote; this or --model")
+    parser.add_argument(
+        "--model",
+        help="a classifier, or a model that answers questions, of the Hugging Face Hub, by name or folder",
+    )
     parser.add_argument("--text", nargs="+", action="extend", default=[], help="texts, each in quotes")
     parser.add_argument(
         "--query",
@@ -85,7 +90,10 @@ def explain_command(options: Sequence[str]) -> int:
     if queries is not None and len(queries) == 1:
         queries = queries * len(texts)
     methods = [name.strip() for name in arguments.method.split(",") if name.strip()]
-    inputs = [("--ckpt_path", arguments.ckpt_path)]
+    if (arguments.ckpt_path is None) == (arguments.model is None):
+        raise InputError("Give one of --ckpt_path, a checkpoint that fit wrote, and --model, one of the Hub.")
+    source = arguments.ckpt_path or arguments.model
+    inputs = [("--ckpt_path" if arguments.model is None else "--model", source)]
     if arguments.file and arguments.file != "-":
         inputs.append(("--file", arguments.file))
     check_extras(methods, arguments)
@@ -96,7 +104,10 @@ def explain_command(options: Sequence[str]) -> int:
         inputs.append(("--json", arguments.json))
     page_to = output_path("--output", arguments.output, inputs) if arguments.output else None
     with quiet():
-        explainer = Explainer(arguments.ckpt_path)
+        if arguments.model is None:
+            explainer = Explainer(source)
+        else:
+            explainer = Explainer.of(*read_hub_model(source, pairs=queries is not None))
         progress = len(texts) > arguments.batch_size and sys.stderr.isatty()
         names = methods or default_methods(explainer.network)
         made = {name: method_by_name(name, arguments, explainer.network) for name in names}
@@ -117,7 +128,7 @@ def explain_command(options: Sequence[str]) -> int:
         from lightning_attn.report.explain_page import explain_page
 
         heads = _head_map(arguments.heads, explainer.network) if arguments.heads else ""
-        page_to.write_text(explain_page(explanations, str(arguments.ckpt_path), heads), encoding="utf-8")
+        page_to.write_text(explain_page(explanations, source, heads), encoding="utf-8")
         print(f"Wrote {page_to}", file=sys.stderr)
     return 0
 

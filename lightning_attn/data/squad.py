@@ -130,14 +130,7 @@ class SQuADDataModule(AttentionDataModule):
         processor = self._given.unfitted()
         assert isinstance(processor, QuestionProcessor)
         processor.fit([])
-        schema = DataSchema(
-            num_classes=2,
-            class_names=("start", "end"),
-            vocabulary_size=processor.vocabulary_size,
-            pad_id=processor.pad_id,
-            replacement_id=processor.replacement_id,
-            spans=True,
-        )
+        schema = processor.schema()
         values = {**asdict(schema), "class_names": list(schema.class_names)}
         self._state = {"processor": processor.state(), "schema": values}
         return processor

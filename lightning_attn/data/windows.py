@@ -12,7 +12,7 @@ from lightning_attn.data.encoded import Array, EncodedDataset, offsets_of
 from lightning_attn.data.hf_processor import HuggingFaceProcessor
 from lightning_attn.data.processor import Text
 from lightning_attn.data.questions import Question
-from lightning_attn.types import InputError
+from lightning_attn.types import DataSchema, InputError
 
 CHUNK = 1000  # questions tokenised at a time
 
@@ -92,6 +92,17 @@ class QuestionProcessor(HuggingFaceProcessor):
             raise InputError(
                 f"The tokenizer {self.name_or_path!r} gives no offsets, so that no answer can be found in the text."
             )
+
+    def schema(self) -> DataSchema:
+        """What a network must know of questions that this processor splits; once it is fitted."""
+        return DataSchema(
+            num_classes=2,
+            class_names=("start", "end"),
+            vocabulary_size=self.vocabulary_size,
+            pad_id=self.pad_id,
+            replacement_id=self.replacement_id,
+            spans=True,
+        )
 
     def windows(self, questions: list[Question]) -> tuple[WindowDataset, int]:
         """The windows of all questions, and how many contexts needed several.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -20,6 +21,9 @@ from lightning_attn.neighbours import NeighbourText, neighbour_texts
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.trained import TrainedNetwork
 from lightning_attn.types import InputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 #: What explains where nothing else is asked for: of classes, and of answers.
 DEFAULT_METHODS = ("attention", "gradient", "occlusion")
@@ -62,11 +66,26 @@ class Explainer:
         trained = TrainedNetwork.read(path)
         if "processor" not in trained.data:
             raise InputError(f"The checkpoint {path} holds no text processor: its data are not texts.")
+        self._take(trained.network, TextProcessor.from_state(trained.data["processor"]))
+
+    @classmethod
+    def of(cls, network: AttentionNetwork, processor: TextProcessor) -> Self:
+        """An explainer of a network that is at hand, such as ``TransformerNetwork.load(NAME)``.
+
+        Args:
+            network: Built network; it is moved to the GPU where there is one.
+            processor: Fitted, and the one that the network's texts are split by.
+        """
+        explainer = cls.__new__(cls)
+        explainer._take(network.eval(), processor)
+        return explainer
+
+    def _take(self, network: AttentionNetwork, processor: TextProcessor) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.processor = TextProcessor.from_state(trained.data["processor"])
-        self.network: AttentionNetwork = trained.network.to(self.device)
-        made: type[Reader] = AnswerReader if self.network.schema.spans else ClassReader
-        self._reader = made(self.network, self.processor)
+        self.processor = processor
+        self.network: AttentionNetwork = network.to(self.device)
+        made: type[Reader] = AnswerReader if network.schema.spans else ClassReader
+        self._reader = made(self.network, processor)
 
     def explain(
         self,
