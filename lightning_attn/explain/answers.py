@@ -42,7 +42,7 @@ class AnswerReader(Reader):
             Question(str(row), query, text, (), row, f"question {query!r}")
             for row, (text, query) in enumerate(zip(texts, cast(Sequence[str], queries), strict=True))
         ]
-        windows, _ = self.processor.windows(asked)
+        windows = self.processor.windows(asked)
         chosen, spans = self._decided(windows, device)
         batch = windows[chosen.tolist()].to(device)
         with torch.no_grad():
