@@ -143,7 +143,7 @@ ARMS: dict[str, Arm] = {
         tuned=("share", (0.25, 0.5, 0.75)),
     ),
     "random pretraining": Arm(lambda setting, seed: [pretraining(setting, seed)], tuned=("epochs", LENGTHS)),
-    "random pretraining, not frozen": Arm(
+    "random pretraining unfrozen": Arm(
         lambda setting, seed: [unfrozen(setting, seed)], tuned=("rate", (0.1, 1.0, 0.3))
     ),
     "weighting": Arm(lambda setting, seed: [weighting(setting, seed)], tuned=("floor", FLOORS)),

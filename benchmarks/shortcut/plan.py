@@ -24,7 +24,7 @@ ABLATIONS: dict[str, tuple[tuple[str, Setting], ...]] = {
     ),
     "freeze or finetune": (
         ("random pretraining", {}),
-        *(("random pretraining, not frozen", {"rate": rate} if rate < 1 else {}) for rate in (0.1, 0.3, 1.0)),
+        *(("random pretraining unfrozen", {"rate": rate} if rate < 1 else {}) for rate in (0.1, 0.3, 1.0)),
     ),
     "cross-fitting": (("weighting", {}), ("weighting", {"fitted": "on itself"})),
     "clipping": (("weighting", {"floor": 0.01}), ("weighting", {}), ("weighting", {"floor": 0.2})),
