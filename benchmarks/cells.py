@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from scipy import stats
 
 Cell = dict[str, Any]
+#: Of finished cells, by :func:`key`.
+Results = Mapping[str, Mapping[str, Any]]
 
 
 def key(cell: Cell) -> str:
