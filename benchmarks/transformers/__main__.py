@@ -52,7 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minilm", help="folder with config.json, model.safetensors and tokenizer.json; or a Hub name")
     parser.add_argument("--parts", default="0,1,2,3", help="comma-separated (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="cells at a time, a thread each (default: %(default)s)")
-    parser.add_argument("--work", default="runs/transformers", help="where models are kept (default: %(default)s)")
+    parser.add_argument(
+        "--work", default="runs/transformers", help="where models made of one --minilm are kept (default: %(default)s)"
+    )
     parser.add_argument("--quick", action="store_true", help="a tiny model and made-up texts, writes into --output")
     parser.add_argument("--output", type=Path, help="where results go; with --quick, WORK/quick")
     chosen = parser.parse_args(arguments)

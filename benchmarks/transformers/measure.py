@@ -140,7 +140,6 @@ def compute(cell: Cell, root: str, model: str, work: str) -> dict[str, Any]:
     Returns:
         ``figures``: by name, means over texts. ``rows``: by name, figures of the first test texts, packed.
     """
-    torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     place = (root, model, work)

@@ -27,6 +27,7 @@ from lightning_attn.attribution import (
 )
 
 Heads = Sequence[Sequence[int]]
+MAX_TOKENS = 4096  # positions in one pass of the methods that make many: two processes share the memory
 
 #: From a cell and the important attention heads of its model. Gradients also flow through the weights.
 METHODS: dict[str, Callable[[Mapping[str, Any], Heads], Attribution]] = {
@@ -43,8 +44,8 @@ METHODS: dict[str, Callable[[Mapping[str, Any], Heads], Attribution]] = {
     "Mask-LRP clean": lambda cell, heads: MaskLRP(heads),
     "gradient": lambda cell, heads: GradientNorm(attention_fixed=False),
     "gradient x input": lambda cell, heads: GradientXInput(attention_fixed=False),
-    "integrated gradients": lambda cell, heads: IntegratedGradients(cell["steps"]),
-    "SmoothGrad": lambda cell, heads: SmoothGradient(samples=cell["samples"]),
+    "integrated gradients": lambda cell, heads: IntegratedGradients(cell["steps"], MAX_TOKENS),
+    "SmoothGrad": lambda cell, heads: SmoothGradient(samples=cell["samples"], max_tokens=MAX_TOKENS),
     "gradient-form LRP": lambda cell, heads: AttnLRP(),
     "gradient-form LRP, weights fixed": lambda cell, heads: CPLRP(),
 }

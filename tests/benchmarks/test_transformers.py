@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.cells import Cell, finished, key
+from benchmarks.cells import Cell, append, finished, key
 from benchmarks.fitting import fit_best
 from benchmarks.kept import packed, unpacked
 from benchmarks.measuring import order_at, order_of
@@ -92,9 +92,7 @@ def test_a_killed_quick_run_goes_on_and_its_page_has_every_table(
                     file.write('{"cell": {"ta')  # the line that was being written
                 raise KeyboardInterrupt
             computed.append(key(cell))
-            line = json.dumps({"cell": cell, "result": function(cell) | {"seconds": 1.0}})
-            with path.open("a") as file:
-                file.write(("\n" if path.read_text()[-1:] not in ("", "\n") else "") + line + "\n")
+            append(path, cell, function(cell) | {"seconds": 1.0})
 
     monkeypatch.setattr(command, "run_cells", in_process)
     arguments = ["--quick", "--work", str(tmp_path)]
