@@ -66,14 +66,14 @@ _RUNS = {
     "validate": ("Measure a checkpoint on the validation data.", "whose checkpoint, such as checkpoints/best.ckpt"),
     "test": ("Measure a checkpoint on the test data.", "whose checkpoint, such as checkpoints/best.ckpt"),
     "predict": (
-        "Write class probabilities and attention of the test data into predictions.jsonl.",
+        "Write class probabilities and attention, or answers, of the test data into predictions.jsonl.",
         "whose checkpoint, such as checkpoints/best.ckpt",
     ),
 }
 
 #: Commands that take options of their own, and the functions that run them.
 _OTHERS = {
-    "explain": "lightning_attn.explain.explain_command",
+    "explain": "lightning_attn.commands.explain.explain_command",
     "report": "lightning_attn.report.report_page.report_command",
     "ensemble": "lightning_attn.commands.ensemble.ensemble_command",
     "silent-failures": "lightning_attn.report.silent_failures_page.silent_failures_command",

@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_attn.evaluation import evaluating
 from lightning_attn.randomness import mix
 from lightning_attn.removal.base import Reread, distinct
-from lightning_attn.types import Batch, DataSchema
+from lightning_attn.types import Batch, DataSchema, InputError
 
 if TYPE_CHECKING:
     from lightning_attn.networks.base import AttentionNetwork
@@ -176,7 +176,15 @@ def probabilities(
 
     Returns:
         Shape ``(B, V, C)``.
+
+    Raises:
+        InputError: The network answers by spans, whose number changes with the text.
     """
+    if network.schema.spans:
+        raise InputError(
+            "Tokens are removed to compare probabilities of classes, and a network that answers by spans has none: use "
+            "answer recall, or an attribution that removes nothing, such as rollout or transatt."
+        )
     perturbation = perturbation or Delete()
     if keep.shape[0] * keep.shape[1] == 0:
         return torch.empty(*keep.shape[:2], network.schema.num_classes, device=batch.device)

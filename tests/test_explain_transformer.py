@@ -31,7 +31,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_methods_stand_side_by_side(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     heads, page = tmp_path / "heads.json", tmp_path / "page.html"
-    heads.write_text('{"layers": [[0], [1]]}')
+    found = {"reasons": {"0.0": ["syntactic <nsubj", "positional -1"]}}
+    heads.write_text(json.dumps({"layers": [[0], [1]], "found": found}))
     names = [*OF_TRANSFORMERS, "mask_lrp", "mask_lrp_released", "attention"]
     options = [f"--method={','.join(names)}", f"--heads={heads}", f"--output={page}"]
     assert main(["explain", f"--ckpt_path={checkpoint}", "--text", *TEXTS, *options]) == 0
@@ -47,6 +48,10 @@ def test_methods_stand_side_by_side(checkpoint: Path, tmp_path: Path, capsys: py
                 assert line["scores"][name] == pytest.approx(scores.tolist(), abs=1e-5), name
     shown = page.read_text()
     assert all(TITLES[name][0] in shown for name in names)
+    assert "2 of 4 attention heads are important" in shown
+    assert shown.count('<td class="important"') == 2
+    assert 'title="0.0: syntactic &lt;nsubj, positional -1"' in shown
+    assert 'title="1.1: important"' in shown
 
 
 @pytest.mark.parametrize(
@@ -57,6 +62,7 @@ def test_methods_stand_side_by_side(checkpoint: Path, tmp_path: Path, capsys: py
         (["--method=mask_lrp", "--heads=HEADS"], "for 1 layers, and the model has 2: they belong to another model"),
         (["--method=mask_lrp", "--heads=nowhere.json"], "nowhere.json"),
         (["--method=lrp"], "no attribution method 'lrp'"),
+        (["--method=mask_lrp", "--heads=REASONS"], '"reasons" of'),
     ],
 )
 def test_bad_input_gives_one_sentence(
@@ -64,7 +70,9 @@ def test_bad_input_gives_one_sentence(
 ) -> None:
     heads = tmp_path / "heads.json"
     heads.write_text('{"layers": [[0]]}')
-    options = [option.replace("HEADS", str(heads)) for option in options]
+    reasons = tmp_path / "reasons.json"
+    reasons.write_text('{"layers": [[0], [1]], "found": {"reasons": {"0.0": "<b>"}}}')
+    options = [option.replace("HEADS", str(heads)).replace("REASONS", str(reasons)) for option in options]
     assert main(["explain", f"--ckpt_path={checkpoint}", "--text", TEXTS[0], *options]) == 2
     error = capsys.readouterr().err
     assert reason in " ".join(error.split())

@@ -6,15 +6,23 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiny_models import save_classifier, save_tokenizer, tiny_config
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("code", BLOCKS, ids=["example", "architecture"])
+HUB_MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
+
+
+@pytest.mark.parametrize("code", BLOCKS, ids=["example", "hub", "architecture"])
 def test_python_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
+    if HUB_MODEL in code:  # nothing is downloaded: the same code reads a tiny model from a folder
+        save_classifier(tmp_path, tiny_config("distilbert", save_tokenizer(tmp_path, ["the plot was not dull"])))
+        code = code.replace(HUB_MODEL, str(tmp_path))
     exec(code, names)
     if "GRUNetwork" in names:
         train_new_architecture(names["GRUNetwork"])

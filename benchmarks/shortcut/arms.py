@@ -144,7 +144,7 @@ ARMS: dict[str, Arm] = {
     ),
     "random pretraining": Arm(lambda setting, seed: [pretraining(setting, seed)], tuned=("epochs", LENGTHS)),
     "random pretraining, not frozen": Arm(
-        lambda setting, seed: [unfrozen(setting, seed)], tuned=("rate", (0.1, 0.3, 1.0))
+        lambda setting, seed: [unfrozen(setting, seed)], tuned=("rate", (0.1, 1.0, 0.3))
     ),
     "weighting": Arm(lambda setting, seed: [weighting(setting, seed)], tuned=("floor", FLOORS)),
     "both": Arm(

@@ -1,6 +1,7 @@
 """Callbacks: when to measure, what to show, what to keep."""
 
 from lightning_attn.callbacks.answer_recall import AnswerRecallCallback
+from lightning_attn.callbacks.answers_file import AnswersFile
 from lightning_attn.callbacks.attention_table import AttentionTableCallback
 from lightning_attn.callbacks.bag_images import BagImagesCallback
 from lightning_attn.callbacks.checkpoint import BestAndLastCheckpoint
@@ -23,6 +24,7 @@ __all__ = [
     "AdversarialCallback",
     "AgreementCallback",
     "AnswerRecallCallback",
+    "AnswersFile",
     "AttentionTableCallback",
     "BagImagesCallback",
     "BestAndLastCheckpoint",

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from lightning_attn import attribution
 from lightning_attn.attribution import LAFA, MaskLRP, ReleasedMaskLRP, get_kernel
 from lightning_attn.attribution.transformer import read_heads
+from lightning_attn.explain import method_for
 from lightning_attn.neighbours import Nearest
-from lightning_attn.networks import TransformerNetwork
 from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.networks.transformer_model import TransformerModel
 from lightning_attn.types import InputError
 
 #: Methods that need to be told which attention heads are important.
@@ -40,12 +41,12 @@ def method_by_name(name: str, arguments: argparse.Namespace, network: AttentionN
                 f"The method {name} needs the important attention heads: give a JSON file as --heads, which "
                 'lightning-attn heads writes; or such as {"layers": [[0, 3], [], ...]}, one list a layer.'
             )
-        of = network if isinstance(network, TransformerNetwork) else None  # others are refused by the method itself
+        of = network if isinstance(network, TransformerModel) else None  # others are refused by the method itself
         return OF_HEADS[name](read_heads(arguments.heads, of))
     if name not in NAMES:
         raise InputError(f"There is no attribution method {name!r}; the methods are {', '.join(NAMES)}.")
     if name != "lafa":
-        return attribution.get(name)
+        return method_for(network, name)
     if arguments.neighbours is None:
         raise InputError(
             "The method lafa needs the neighbours of the texts: make an index of the training texts with "

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lightning_attn.data.hf_processor import HuggingFaceProcessor
+from lightning_attn.data.hf_processor import HuggingFacePairProcessor, HuggingFaceProcessor
 from lightning_attn.data.processor import TextProcessor
+from lightning_attn.data.windows import QuestionProcessor
+from lightning_attn.networks.hub_classifier import answers_questions
 from lightning_attn.networks.transformer import TransformerNetwork
+from lightning_attn.networks.transformer_model import TransformerModel
+from lightning_attn.networks.transformer_qa import TransformerQANetwork
 from lightning_attn.run_folder import CHECKPOINTS, CONFIG
 from lightning_attn.trained import TrainedNetwork
 from lightning_attn.types import InputError
@@ -28,11 +32,44 @@ def read_transformer(given: str) -> tuple[TransformerNetwork, HuggingFaceProcess
         return _trained(_checkpoint(path))
     if path.is_file() or path.suffix == ".ckpt":
         return _trained(path)
-    processor = HuggingFaceProcessor(str(path) if path.exists() else given)
+    return _classifier(HuggingFaceProcessor(_place(given)))
+
+
+def read_hub_model(given: str, pairs: bool = False) -> tuple[TransformerModel, HuggingFaceProcessor]:
+    """A model of Hugging Face that classifies texts or answers questions, in evaluation mode on the CPU.
+
+    Args:
+        given: Folder with the model and its tokenizer; or the name of one on the Hub.
+        pairs: Whether a classifier reads a text with a query, as in inference.
+
+    Raises:
+        InputError: There is none, or it cannot be used; it says why.
+    """
+    place = _place(given)
+    if answers_questions(place):
+        asking = QuestionProcessor(place)
+        asking.fit([])
+        answerer = TransformerQANetwork(place).build(asking.schema()).eval()
+        answerer.requires_grad_(False)
+        return answerer, asking
+    network, processor = _classifier((HuggingFacePairProcessor if pairs else HuggingFaceProcessor)(place))
+    network.requires_grad_(False)
+    return network, processor
+
+
+def _place(given: str) -> str:
+    path = Path(given).expanduser()
+    return str(path) if path.exists() else given
+
+
+def _classifier(processor: HuggingFaceProcessor) -> tuple[TransformerNetwork, HuggingFaceProcessor]:
     processor.fit([])
     network = TransformerNetwork.load(processor.name_or_path)
     if processor.vocabulary_size > (size := network.model.get_input_embeddings().num_embeddings):
-        raise InputError(f"The tokenizer of {given} has {processor.vocabulary_size:,} tokens, and its model {size:,}.")
+        raise InputError(
+            f"The tokenizer of {processor.name_or_path} has {processor.vocabulary_size:,} tokens, and its model "
+            f"{size:,}."
+        )
     return network, processor
 
 

@@ -26,6 +26,7 @@ from lightning_attn import (  # noqa: F401 - names of classes
     networks,
     optimisation,
 )
+from lightning_attn.callbacks.answers_file import AnswersFile
 from lightning_attn.callbacks.checkpoint import BestAndLastCheckpoint
 from lightning_attn.callbacks.epoch_lines import EpochLines
 from lightning_attn.callbacks.predictions import PredictionsFile
@@ -36,7 +37,7 @@ from lightning_attn.commands.parse_errors import sentence
 from lightning_attn.commands.specification import described, differing
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.loggers import MetricsFile, WandbMode, finish_wandb, guard, start_wandb_loggers, use_epoch_axis
-from lightning_attn.modules import AttentionModule
+from lightning_attn.modules import AttentionModule, QuestionAnswerer
 from lightning_attn.run_folder import CHECKPOINTS, METRICS, discard, is_first_process, new_run_folder
 from lightning_attn.types import InputError
 
@@ -227,7 +228,7 @@ class AttentionCLI(LightningCLI):
         if given.enable_checkpointing is not False:
             ours.append(BestAndLastCheckpoint(self.model.monitor, self.model.mode))
         if self.subcommand == "predict":
-            ours.append(PredictionsFile())
+            ours.append(AnswersFile() if isinstance(self.model, QuestionAnswerer) else PredictionsFile())
         if given.enable_progress_bar is None and not any(isinstance(item, ProgressBar) for item in all_callbacks):
             # In a file, a bar is thousands of lines that say nothing; there is a line for each epoch anyway.
             if sys.stderr.isatty():

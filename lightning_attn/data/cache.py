@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +88,34 @@ def load(folder: Path) -> Prepared | None:
     arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
     content = json.loads((folder / "state.json").read_text())
     return Prepared(arrays, content["state"], content["notes"])
+
+
+def opened(
+    root: Path, facts: dict[str, Any], build: Callable[[], Prepared], restored: dict[str, Any] | None = None
+) -> Prepared:
+    """Prepared data out of the cache, which are made first if they are not there.
+
+    Args:
+        root: The cache.
+        facts: See :func:`fingerprint`.
+        build: Makes them.
+        restored: State of a checkpoint that the data must have, whatever the facts would give; None for no such state.
+
+    Raises:
+        InputError: The cache cannot be written.
+    """
+    folder = root / fingerprint(facts)
+    found = load(folder)
+    if restored is not None and (found is None or found.state != restored):
+        # not what these settings would build, but what the checkpoint was built with
+        folder = root / fingerprint({**facts, "restored": restored})
+        found = load(folder)
+    if found is None:
+        save(build(), folder)
+        found = load(folder)
+    if found is None:
+        raise InputError(f"The cache folder {folder} vanished while it was being written.")
+    return found
 
 
 def _new_folder(root: Path, prefix: str) -> Path:

@@ -171,19 +171,7 @@ class CorpusDataModule(AttentionDataModule):
             "processor": self._given.settings(),
             "vectors": None if self._vectors is None else _stamp(existing(self._vectors, "file of word vectors")),
         }
-        root = cache.cache_root(self._cache_dir)
-        folder = root / cache.fingerprint(facts)
-        found = cache.load(folder)
-        if self._restored is not None and (found is None or found.state != self._restored):
-            # not what these settings would build, but what the checkpoint was built with
-            folder = root / cache.fingerprint({**facts, "restored": self._restored})
-            found = cache.load(folder)
-        if found is None:
-            cache.save(self._build(), folder)
-            found = cache.load(folder)
-        if found is None:
-            raise InputError(f"The cache folder {folder} vanished while it was being written.")
-        return found
+        return cache.opened(cache.cache_root(self._cache_dir), facts, self._build, self._restored)
 
     def _build(self) -> cache.Prepared:
         splits, notes = self.read()

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 from pytorch_lightning.utilities import rank_zero_info
 
+from lightning_attn.data import cache
 from lightning_attn.data.base import AttentionDataModule
-from lightning_attn.data.files import existing
+from lightning_attn.data.files import digest, existing
 from lightning_attn.data.processor import TextProcessor
 from lightning_attn.data.questions import Question, read_questions
-from lightning_attn.data.windows import QuestionProcessor, WindowDataset
+from lightning_attn.data.windows import ARRAYS, QuestionProcessor, WindowDataset
 from lightning_attn.types import DataSchema, InputError
 
 
 class SQuADDataModule(AttentionDataModule):
-    """Questions and contexts, one JSON file a split, tokenised when they are set up.
+    """Questions and contexts, one JSON file a split, tokenised once into a cache.
 
     A split that has no file is carved from the training file, whole articles of it, by ``seed``; XQuAD's one file gives
     all three splits. A context that is too long is read in overlapping windows, each an example of its own; a window
@@ -34,6 +35,7 @@ class SQuADDataModule(AttentionDataModule):
         test: File of the test questions; None carves ``test_share``.
         val_share: Part of the training articles that becomes ``val`` if it has no file, in [0, 1); 0 goes without.
         test_share: The same for ``test``.
+        cache_dir: Where tokenised windows are kept; None means LIGHTNING_ATTN_CACHE or ``~/.cache/lightning_attn``.
         batch_size: Windows of a training batch, on each process.
         seed: Decides what is carved, and the order of training examples.
         num_workers: Processes that make batches beside the main one; 0 is fastest for token ids.
@@ -51,6 +53,7 @@ class SQuADDataModule(AttentionDataModule):
         test: str | Path | None = None,
         val_share: float = 0.1,
         test_share: float = 0.1,
+        cache_dir: str | Path | None = None,
         batch_size: int = 16,
         seed: int = 0,
         num_workers: int = 0,
@@ -63,10 +66,10 @@ class SQuADDataModule(AttentionDataModule):
         self.paths = {split: path for split, path in given.items() if path is not None}
         self.shares = {"val": val_share, "test": test_share}
         self._given = processor
+        self._cache_dir = cache_dir
         self._restored: dict[str, Any] | None = None
-        self._state: dict[str, Any] | None = None
+        self._prepared: cache.Prepared | None = None
         self._windows: dict[str, WindowDataset] = {}
-        self._notes: list[str] = []
 
     @property
     def schema(self) -> DataSchema:
@@ -91,58 +94,76 @@ class SQuADDataModule(AttentionDataModule):
 
     def export(self) -> dict[str, Any]:
         """``processor``: its state; ``schema``: its values. A checkpoint stores both."""
-        state = self._state if self._restored is None else self._restored
-        if state is None:
+        if self._restored is not None:
+            return self._restored
+        if self._prepared is None:
             raise InputError("SQuADDataModule has no data yet: call prepare_data() and setup() first.")
-        return state
+        return self._prepared.state
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take the tokenizer from :meth:`export` of another run; call it before :meth:`setup`."""
         self._restored = {"processor": dict(state["processor"]), "schema": dict(state["schema"])}
-        self._windows = {}
+        self._prepared, self._windows = None, {}
 
     def describe(self) -> str:
         """How the splits were found, and how many questions needed windows: one line each."""
-        return "\n".join(self._notes)
+        return "" if self._prepared is None else "\n".join(self._prepared.notes)
+
+    def prepare_data(self) -> None:
+        """Read, tokenise and write the cache, unless it is there. Lightning calls it on one process a machine."""
+        self._open()
 
     def setup(self, stage: str | None = None) -> None:
-        """Read and tokenise all splits. The same for every stage; what is there stays."""
+        """Open the cache. The same for every stage; what is open stays open."""
         if self._windows:
             return
-        self._notes = []
-        splits = self._read()
-        processor = self._processor()
-        for split, questions in splits.items():
-            windows, several = processor.windows(questions)
-            self._windows[split] = windows
-            without = sum(not question.answers for question in questions)
-            self._notes.append(
-                f"{split}: {len(questions):,} questions ({without:,} without an answer) in {len(windows):,} windows; "
-                f"the contexts of {several:,} are longer than max_length {processor.max_length} allows."
-            )
+        self._prepared = self._open()
+        arrays, pad_id = self._prepared.arrays, self.schema.pad_id
+        splits, _ = self._read()
+        self._windows = {
+            split: WindowDataset({name: arrays[f"{split}.{name}"] for name in ARRAYS}, questions, pad_id)
+            for split, questions in splits.items()
+        }
         rank_zero_info(self.describe())
 
-    def _processor(self) -> QuestionProcessor:
-        if self._restored is not None:
-            found = TextProcessor.from_state(self._restored["processor"])
-            assert isinstance(found, QuestionProcessor)
-            return found
+    def _open(self) -> cache.Prepared:
+        files = {split: existing(path, f"file of {split} questions") for split, path in self.paths.items()}
+        facts = {
+            "module": type(self).__name__,
+            "files": [[split, digest(path)] for split, path in files.items()],
+            "settings": [self.shares, self.seed],
+            "processor": self._given.settings(),
+        }
+        return cache.opened(cache.cache_root(self._cache_dir), facts, self._build, self._restored)
+
+    def _build(self) -> cache.Prepared:
+        splits, notes = self._read()
+        state = self._restored or self._learn()
+        processor = TextProcessor.from_state(state["processor"])
+        assert isinstance(processor, QuestionProcessor)
+        prepared = cache.Prepared(state=state, notes=notes)
+        for split, questions in splits.items():
+            arrays = processor.window_arrays(questions)
+            prepared.arrays |= {f"{split}.{name}": array for name, array in arrays.items()}
+            without = sum(not question.answers for question in questions)
+            several = int((np.bincount(arrays["owner"]) > 1).sum())
+            notes.append(
+                f"{split}: {len(questions):,} questions ({without:,} without an answer) in {len(arrays['owner']):,} "
+                f"windows; the contexts of {several:,} are longer than max_length {processor.max_length} allows."
+            )
+        return prepared
+
+    def _learn(self) -> dict[str, Any]:
         processor = self._given.unfitted()
         assert isinstance(processor, QuestionProcessor)
         processor.fit([])
-        schema = DataSchema(
-            num_classes=2,
-            class_names=("start", "end"),
-            vocabulary_size=processor.vocabulary_size,
-            pad_id=processor.pad_id,
-            replacement_id=processor.replacement_id,
-            spans=True,
-        )
+        schema = processor.schema()
         values = {**asdict(schema), "class_names": list(schema.class_names)}
-        self._state = {"processor": processor.state(), "schema": values}
-        return processor
+        return {"processor": processor.state(), "schema": values}
 
-    def _read(self) -> dict[str, list[Question]]:
+    def _read(self) -> tuple[dict[str, list[Question]], list[str]]:
+        """The questions of each split, and how the splits were found."""
+        notes = []
         splits = {
             split: read_questions(existing(path, f"file of {split} questions")) for split, path in self.paths.items()
         }
@@ -160,5 +181,5 @@ class SQuADDataModule(AttentionDataModule):
             leave, order = {groups[place] for place in order[:count]}, order[count:]
             splits[split] = [question for question in splits["train"] if question.group in leave]
             splits["train"] = [question for question in splits["train"] if question.group not in leave]
-            self._notes.append(f"No {split} file: {count} of {len(groups)} articles, by seed {self.seed}.")
-        return splits
+            notes.append(f"No {split} file: {count} of {len(groups)} articles, by seed {self.seed}.")
+        return splits, notes

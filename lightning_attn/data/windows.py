@@ -12,15 +12,23 @@ from lightning_attn.data.encoded import Array, EncodedDataset, offsets_of
 from lightning_attn.data.hf_processor import HuggingFaceProcessor
 from lightning_attn.data.processor import Text
 from lightning_attn.data.questions import Question
-from lightning_attn.types import InputError
+from lightning_attn.types import DataSchema, InputError
 
 CHUNK = 1000  # questions tokenised at a time
+#: Of windows: token ids, where windows begin and end, special tokens, token types, characters of tokens, first and last
+#: token of the answer, number of the question.
+ARRAYS = ("ids", "offsets", "special", "segments", "spans", "target", "owner")
 
 
 class WindowDataset(EncodedDataset):
     """Windows ``[CLS] question [SEP] part of the context [SEP]``; the target is first and last token of the answer.
 
     ``evidence`` is 1 on the tokens of the answer, 0 on the rest of the context and NaN elsewhere.
+
+    Args:
+        arrays: As :meth:`QuestionProcessor.window_arrays` makes them.
+        questions: What the windows are of.
+        pad_id: Token id that fills padding.
 
     Attributes:
         questions: What the windows are of.
@@ -31,20 +39,19 @@ class WindowDataset(EncodedDataset):
             elsewhere.
     """
 
-    def __init__(
-        self,
-        arrays: dict[str, Array],
-        target: Array,
-        owner: Array,
-        spans: Array,
-        questions: list[Question],
-        pad_id: int,
-    ) -> None:
+    def __init__(self, arrays: dict[str, Array], questions: list[Question], pad_id: int) -> None:
+        spans, target, owner = arrays["spans"], arrays["target"], arrays["owner"]
         evidence, self.chosen = _evidence(arrays["offsets"], spans, target, owner)
-        super().__init__(**arrays, labels=target, pad_id=pad_id, evidence=evidence)
+        given = {name: arrays[name] for name in ("ids", "offsets", "special", "segments")}
+        super().__init__(**given, labels=target, pad_id=pad_id, evidence=evidence)
         self.questions = questions
         self.owner = owner
         self.spans = spans
+
+    @property
+    def several(self) -> int:
+        """Number of questions whose context needed more than one window."""
+        return int((np.bincount(self.owner) > 1).sum())
 
     def characters(self, rows: Array, tokens: Array) -> Array:
         """First character, and one after the last, of spans of tokens in their contexts; shape ``(B, 2)``, int64.
@@ -93,8 +100,27 @@ class QuestionProcessor(HuggingFaceProcessor):
                 f"The tokenizer {self.name_or_path!r} gives no offsets, so that no answer can be found in the text."
             )
 
-    def windows(self, questions: list[Question]) -> tuple[WindowDataset, int]:
-        """The windows of all questions, and how many contexts needed several.
+    def schema(self) -> DataSchema:
+        """What a network must know of questions that this processor splits; once it is fitted."""
+        return DataSchema(
+            num_classes=2,
+            class_names=("start", "end"),
+            vocabulary_size=self.vocabulary_size,
+            pad_id=self.pad_id,
+            replacement_id=self.replacement_id,
+            spans=True,
+        )
+
+    def windows(self, questions: list[Question]) -> WindowDataset:
+        """The windows of all questions.
+
+        Raises:
+            InputError: A question leaves too little room for its context.
+        """
+        return WindowDataset(self.window_arrays(questions), questions, self.pad_id)
+
+    def window_arrays(self, questions: list[Question]) -> dict[str, Array]:
+        """The windows of all questions as flat arrays; their names are :data:`ARRAYS`.
 
         Raises:
             InputError: A question leaves too little room for its context.
@@ -114,22 +140,24 @@ class QuestionProcessor(HuggingFaceProcessor):
         finally:
             self._tokenizer.enable_truncation(self.max_length)
         spans = np.concatenate([_spans(encoding) for encoding in found])
-        arrays = {
+        offsets = offsets_of(len(encoding.ids) for encoding in found)
+        target = [
+            _target(spans[first:end], questions[number])
+            for number, first, end in zip(owner, offsets[:-1], offsets[1:], strict=True)
+        ]
+        return {
             "ids": np.concatenate([np.asarray(encoding.ids, dtype=np.int32) for encoding in found]),
-            "offsets": offsets_of(len(encoding.ids) for encoding in found),
+            "offsets": offsets,
             "special": np.concatenate([np.asarray(encoding.special_tokens_mask, dtype=bool) for encoding in found]),
             "segments": np.concatenate([np.asarray(encoding.type_ids, dtype=np.int8) for encoding in found]),
+            "spans": spans,
+            "target": np.array(target, dtype=np.int64).reshape(-1, 2),
+            "owner": np.asarray(owner, dtype=np.int64),
         }
-        owners = np.asarray(owner, dtype=np.int64)
-        target = np.array(
-            [
-                _target(spans[first:end], questions[number])
-                for number, first, end in zip(owner, arrays["offsets"][:-1], arrays["offsets"][1:], strict=True)
-            ],
-            dtype=np.int64,
-        ).reshape(-1, 2)
-        several = int((np.bincount(owners) > 1).sum())
-        return WindowDataset(arrays, target, owners, spans, questions, self.pad_id), several
+
+    def settings(self) -> dict[str, Any]:
+        """See :meth:`HuggingFaceProcessor.settings`."""
+        return {**super().settings(), "stride": self.stride}
 
     def state(self) -> dict[str, Any]:
         """See :meth:`TextProcessor.state`."""

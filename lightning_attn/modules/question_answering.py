@@ -106,25 +106,30 @@ class QuestionAnswerer(AttentionModule):
         """Log ``test/*``."""
         self._log("test", self.test_loss, self.test_answers)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> None:
-        """Not possible.
+    def on_predict_epoch_start(self) -> None:
+        """As in validation."""
+        self.test_answers.reset()
 
-        Raises:
-            InputError: Always.
-        """
-        raise InputError("predict writes classes, and this network answers by spans: use test, or answers() in Python.")
+    def predict_step(self, batch: Batch, batch_idx: int) -> None:
+        """Keep the best span of each window of the test data; :meth:`answers` puts them together."""
+        self._answer(batch, "test", None, self.test_answers)
 
     def answers(self, split: str) -> dict[str, str]:
-        """What was answered in the evaluation of ``val`` or ``test`` just now, by the id of the question."""
+        """What was answered just now, by the id of the question; to be asked on all processes.
+
+        Args:
+            split: Of the evaluation, ``val`` or ``test``; a prediction is of ``test``.
+        """
         found = self.val_answers if split == "val" else self.test_answers
         return self._texts(split, found)
 
-    def _answer(self, batch: Batch, split: str, loss: ExampleMean, answers: BestAnswers) -> None:
+    def _answer(self, batch: Batch, split: str, loss: ExampleMean | None, answers: BestAnswers) -> None:
         if not len(batch):
             return
         ends = self(batch)
-        each = F.cross_entropy(ends.flatten(0, 1).float(), batch.target.flatten(), reduction="none")
-        loss.update(each.view(-1, 2).mean(dim=1), batch.index)
+        if loss is not None:
+            each = F.cross_entropy(ends.flatten(0, 1).float(), batch.target.flatten(), reduction="none")
+            loss.update(each.view(-1, 2).mean(dim=1), batch.index)
         logits, length = self.network.spans(ends), ends.shape[-1]
         none = logits[:, 0].clone()
         logits[:, 0] = logits.min()

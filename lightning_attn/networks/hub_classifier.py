@@ -88,6 +88,17 @@ def load_answerer(network: HubModel, found: PretrainedConfig) -> PreTrainedModel
     return cast("PreTrainedModel", model)
 
 
+def answers_questions(name_or_path: str) -> bool:
+    """Whether a model of Hugging Face says of itself that it answers by spans of a text; False if there is none."""
+    from transformers import AutoConfig
+
+    try:
+        found = AutoConfig.from_pretrained(name_or_path)
+    except (OSError, ValueError, KeyError):
+        return False  # whoever loads it says why
+    return any(name.endswith("ForQuestionAnswering") for name in found.architectures or [])
+
+
 def own_schema(found: PretrainedConfig) -> DataSchema:
     """What a model's configuration says of its classes and of its vocabulary."""
     return DataSchema(

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lightning_attn.highlight import NEGATIVE, POSITIVE, highlight_html
+from lightning_attn.report.head_map import HEAD_MAP_STYLE
 
-if TYPE_CHECKING:  # explain.py makes what is drawn here
+if TYPE_CHECKING:  # what is drawn here
     from lightning_attn.explain import Explanation
     from lightning_attn.neighbours import NeighbourText
 
@@ -94,12 +95,13 @@ document.querySelectorAll('.methods').forEach(function (methods) {
 """
 
 
-def explain_page(explanations: Sequence[Explanation], source: str) -> str:
+def explain_page(explanations: Sequence[Explanation], source: str, heads: str = "") -> str:
     """A page to show to somebody: needs no network, follows the reader's light or dark scheme.
 
     Args:
         explanations: All explained by the same methods.
         source: What explained them, such as the path of the checkpoint; plain text.
+        heads: HTML of :func:`~lightning_attn.report.head_map.head_map`; empty where no method chooses attention heads.
 
     Returns:
         A complete HTML document; everything in it that came from texts or class names is escaped.
@@ -113,11 +115,12 @@ def explain_page(explanations: Sequence[Explanation], source: str) -> str:
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><title>What the classifier looked at</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}{HEAD_MAP_STYLE}</style></head>
 <body><main>
 <h1>What the classifier looked at</h1>
 <div class="faint">{count}, explained by {html.escape(source)}. The deeper the colour, the more the token counts; every
 method is coloured relative to its own largest value in the text. Point at a token for its value.</div>
+{heads}
 <div class="controls">{switches}<span class="faint">{legend}</span></div>
 {cards}
 </main><script>{_SCRIPT}</script></body>

@@ -71,6 +71,18 @@ def test_undefined_examples_are_left_out_of_a_difference() -> None:
     assert paired([], []) is None
 
 
+@pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if arm.tuned])
+def test_the_default_of_an_arm_is_the_middle_of_what_is_tried(name: str) -> None:
+    def parts(setting: dict[str, Any]) -> list[dict[str, Any]]:
+        made = ARMS[name].mitigations({"warmup": 1, **setting}, 0)
+        return [{key: value for key, value in vars(part).items() if isinstance(value, int | float)} for part in made]
+
+    parameter, values = ARMS[name].tuned or ("", ())
+    assert parts({}) == parts({parameter: values[1]})
+    assert len({json.dumps(parts({parameter: value})) for value in values}) == 3
+    assert [setting.get(parameter, values[1]) for setting in tried(name)] == list(values)
+
+
 @given(st.integers(0, 10_000), st.sampled_from([-1, 1]))
 @settings(deadline=None)
 def test_verdicts_turn_round_with_the_arms_and_with_the_direction(stream: int, direction: int) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from transformers import AutoTokenizer
 
 from lightning_attn.data import QuestionProcessor, SQuADDataModule, TextProcessor, read_questions
+from lightning_attn.data.questions import Question
 from lightning_attn.data.windows import WindowDataset
 from lightning_attn.types import InputError
 from tests.tiny_models import save_tokenizer
@@ -47,7 +49,7 @@ QAS = (
 )
 
 
-def windows(folder: Path, path: Path, longest: int = 64, stride: int = 4) -> tuple[WindowDataset, int]:
+def windows(folder: Path, path: Path, longest: int = 64, stride: int = 4) -> WindowDataset:
     processor = QuestionProcessor(str(folder), longest, stride)
     processor.fit([])
     return processor.windows(read_questions(path))
@@ -56,7 +58,7 @@ def windows(folder: Path, path: Path, longest: int = 64, stride: int = 4) -> tup
 @pytest.mark.parametrize(("longest", "stride"), [(64, 4), (20, 4), (16, 0), (20, 9)])
 def test_windows_are_those_of_hugging_face(folder: Path, tmp_path: Path, longest: int, stride: int) -> None:
     path = write(tmp_path / "a.json", *QAS)
-    found, several = windows(folder, path, longest, stride)
+    found = windows(folder, path, longest, stride)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     questions = read_questions(path)
     row = 0
@@ -78,14 +80,14 @@ def test_windows_are_those_of_hugging_face(folder: Path, tmp_path: Path, longest
             assert found.owner[row] == number
             row += 1
     assert row == len(found)
-    assert several == (0 if longest == 64 else 4)
+    assert found.several == (0 if longest == 64 else 4)
 
 
 @pytest.mark.parametrize("longest", [64, 20, 17])
 def test_targets_give_the_answer_back_and_absence_the_first_position(
     folder: Path, tmp_path: Path, longest: int
 ) -> None:
-    found, _ = windows(folder, write(tmp_path / "a.json", *QAS), longest, 5)
+    found = windows(folder, write(tmp_path / "a.json", *QAS), longest, 5)
     seen = set()
     for row in range(len(found)):
         question, target = found.questions[found.owner[row]], found.labels[row]
@@ -109,7 +111,7 @@ def test_targets_give_the_answer_back_and_absence_the_first_position(
 
 
 def test_of_each_question_the_window_with_most_around_the_answer_is_chosen(folder: Path, tmp_path: Path) -> None:
-    found, _ = windows(folder, write(tmp_path / "a.json", *QAS), 20, 10)
+    found = windows(folder, write(tmp_path / "a.json", *QAS), 20, 10)
     for number in range(4):
         rows = np.flatnonzero(found.owner == number)
         assert found.chosen[rows].sum() == 1
@@ -135,7 +137,7 @@ def test_splits_are_of_whole_articles_and_counted(folder: Path, tmp_path: Path) 
     assert data.schema.spans
     processor = TextProcessor.from_state(json.loads(json.dumps(data.export()["processor"])))
     assert isinstance(processor, QuestionProcessor)
-    again, _ = processor.windows(data.dataset("val").questions)
+    again = processor.windows(data.dataset("val").questions)
     assert again.ids.tolist() == data.dataset("val").ids.tolist()
 
 
@@ -179,3 +181,39 @@ def test_the_public_questions_are_all_found_back(real_data: Path, folder: Path) 
     assert len(questions) == 1190
     assert len({question.group for question in questions}) == 48
     assert all(len(question.answers) == 1 for question in questions)
+
+
+def test_windows_are_tokenised_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.json", *QAS)
+    made: list[int] = []
+    tokenise = QuestionProcessor.window_arrays
+
+    def counted(self: QuestionProcessor, questions: list[Question]) -> dict[str, Any]:
+        made.append(len(questions))
+        return tokenise(self, questions)
+
+    monkeypatch.setattr(QuestionProcessor, "window_arrays", counted)
+
+    def opened(stride: int = 4, **arguments: Any) -> SQuADDataModule:
+        processor = QuestionProcessor(str(folder), 20, stride)
+        data = SQuADDataModule(path, processor, path, path, cache_dir=tmp_path / "cache", **arguments)
+        data.prepare_data()
+        data.setup()
+        return data
+
+    first, second = opened(), opened()
+    assert made == [4, 4, 4]
+    for name in ("inputs", "valid", "special", "target", "segments"):
+        rows = range(len(first.dataset("val")))
+        assert torch.equal(getattr(first.dataset("val")[rows], name), getattr(second.dataset("val")[rows], name))
+    assert first.describe() == second.describe() != ""
+    opened(stride=5)
+    assert len(made) == 6
+    restored = SQuADDataModule(path, QuestionProcessor(str(folder), 30, 9), path, path, cache_dir=tmp_path / "cache")
+    restored.restore(first.export())
+    restored.setup()
+    assert len(made) == 9  # other settings, but the tokenizer of the checkpoint
+    assert len(restored.dataset("val")) == len(first.dataset("val"))
+    path.write_text(path.read_text().replace("When?", "When was it?"))
+    opened()
+    assert len(made) == 12

@@ -12,8 +12,11 @@ import torch
 from torchmetrics.text import SQuAD
 
 from lightning_attn.callbacks import AnswerRecallCallback
+from lightning_attn.cli import main
 from lightning_attn.data import QuestionProcessor, SQuADDataModule, SyntheticReviewsDataModule
-from lightning_attn.explain import Explainer
+from lightning_attn.data.questions import read_questions
+from lightning_attn.explain import Explainer, default_methods
+from lightning_attn.explain.answers import NO_ANSWER
 from lightning_attn.metrics import AnswerRecall, BestAnswers
 from lightning_attn.metrics.functional import answer_recall
 from lightning_attn.mitigations import Compose, InstanceWeighting, MaskedFineTuning, Mitigation, RandomPretraining
@@ -152,8 +155,6 @@ def test_the_command_line_trains_tests_and_goes_on(model: Path, tmp_path: Path) 
     (shared,) = (tmp_path / "two").iterdir()
     assert {"test/loss", "test/exact_match", "test/f1"} <= alone.keys()
     assert figures(shared) == pytest.approx(alone, abs=1e-6)
-    with pytest.raises(InputError, match="answers questions by spans, and explain is for classes"):
-        Explainer(folder / "checkpoints" / "best.ckpt")
     run(
         "fit",
         config,
@@ -161,6 +162,64 @@ def test_the_command_line_trains_tests_and_goes_on(model: Path, tmp_path: Path) 
         f"--ckpt_path={folder / 'checkpoints' / 'last.ckpt'}",
         "--trainer.max_epochs=3",
     )
+
+
+@pytest.mark.parametrize("lacking", [False, True])
+def test_predict_and_explain_answer_alike(
+    lacking: bool, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "a.json", lacking=lacking)
+    processor = {"class_path": "QuestionProcessor", "init_args": {"name_or_path": str(model), "max_length": 22}}
+    processor["init_args"]["stride"] = 4  # type: ignore[index]
+    network = {"class_path": "TransformerQANetwork", "init_args": {"name_or_path": str(model)}}
+    config = write_config(
+        tmp_path,
+        model={"class_path": "QuestionAnswerer", "init_args": {"network": network}},
+        data={
+            "class_path": "SQuADDataModule",
+            "init_args": {"train": str(path), "test": str(path), "processor": processor},
+        },
+        trainer={"max_epochs": 3, "accelerator": "cpu", "devices": 1},
+    )
+    folder = run("fit", config, tmp_path / "runs")
+    best = str(folder / "checkpoints" / "best.ckpt")
+    predicted = run("predict", config, tmp_path / "predicted", f"--ckpt_path={best}")
+    rows = [json.loads(line) for line in (predicted / "predictions.jsonl").read_text().splitlines()]
+    questions = read_questions(path)
+    assert [row["id"] for row in rows] == [question.key for question in questions]
+    assert all(row["prediction"] in question.context for row, question in zip(rows, questions, strict=True))
+
+    explainer = Explainer(best)
+    contexts, asked = [question.context for question in questions], [question.text for question in questions]
+    explained = explainer.explain(contexts, ["transatt", "gradient"], 5, queries=asked)
+    for row, item in zip(rows, explained, strict=True):
+        if item.prediction == NO_ANSWER:  # predict answers in any case where every question of the file has an answer
+            assert row["prediction"] == "" or not lacking
+        else:
+            assert row["prediction"] == item.prediction
+        assert len(item.tokens) == len(item.scores["transatt"]) == len(item.scores["gradient"]) == len(item.sides or [])
+        assert max(item.scores["transatt"]) > 0
+        own = [token for token, side in zip(item.tokens, item.sides or [], strict=True) if side]
+        assert "".join(own) == item.query.replace(" ", "")
+        part = "".join(token for token, side in zip(item.tokens, item.sides or [], strict=True) if not side)
+        assert part in item.text.replace(" ", "")
+        assert item.prediction == NO_ANSWER or item.prediction.replace(" ", "") in part
+        assert 0 < item.probabilities[item.prediction] <= sum(item.probabilities.values()) <= 1 + 1e-6
+        assert next(iter(item.probabilities)) == item.prediction
+
+    page = tmp_path / "page.html"
+    options = [f"--ckpt_path={best}", "--text", contexts[2], "--query", asked[2], f"--output={page}"]
+    capsys.readouterr()
+    assert main(["explain", *options]) == 0
+    (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert list(line["scores"]) == list(default_methods(explainer.network))
+    assert line["prediction"] in page.read_text()
+    for more, reason in (
+        (["explain", f"--ckpt_path={best}", "--text", contexts[2]], "answers questions: give each text its question"),
+        (["explain", *options, "--method=occlusion"], "a network that answers by spans has none"),
+    ):
+        assert main(more) == 2
+        assert reason in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_best_answer_of_a_question_is_found_whatever_the_order() -> None:

@@ -5,7 +5,7 @@ from lightning_attn.attribution.transformer.attention_maps import RawAttention, 
 from lightning_attn.attribution.transformer.base import TransformerAttribution
 from lightning_attn.attribution.transformer.gradient_lrp import CPLRP, AttnLRP
 from lightning_attn.attribution.transformer.head_rules import ChosenHeads, EveryHead, HeadRule, ReleasedChosenHeads
-from lightning_attn.attribution.transformer.heads_file import read_heads, write_heads
+from lightning_attn.attribution.transformer.heads_file import HeadsFile, read_heads, write_heads
 from lightning_attn.attribution.transformer.lrp import FullLRP, PartialLRP
 from lightning_attn.attribution.transformer.transatt import MaskLRP, ReleasedMaskLRP, TransAtt
 
@@ -19,6 +19,7 @@ __all__ = [
     "EveryHead",
     "FullLRP",
     "HeadRule",
+    "HeadsFile",
     "MaskLRP",
     "PartialLRP",
     "RawAttention",

@@ -1,50 +1,77 @@
-"""Files that say which attention heads of a model are important: `read_heads`, `write_heads`."""
+"""Files that say which attention heads of a model are important: `HeadsFile`, `read_heads`, `write_heads`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lightning_attn.neighbours.fingerprint import weights_fingerprint
-from lightning_attn.networks.transformer import TransformerNetwork
+from lightning_attn.networks.transformer_model import TransformerModel
 from lightning_attn.types import InputError
 
 
-def read_heads(path: str | Path, network: TransformerNetwork | None = None) -> list[list[int]]:
-    """Important attention heads of each layer, the lowest first, numbered from 0.
+@dataclass(frozen=True)
+class HeadsFile:
+    """What such a file says.
 
-    Args:
-        path: A JSON file whose ``layers`` is a list with one list of numbers a layer, as :func:`write_heads` makes it.
-        network: Whose attention heads these should be. A file that does not say whose they are, such as one written by
-            hand, fits every network.
-
-    Raises:
-        InputError: The file is no such file, or it is about another model.
+    Attributes:
+        layers: Important attention heads of each layer, the lowest first, numbered from 0.
+        reasons: Why each is important, by ``layer.number``; empty if the file does not say.
     """
-    try:
-        content = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is no JSON file ({error}).") from error
-    layers = content.get("layers") if isinstance(content, dict) else None
-    if not isinstance(layers, list) or not layers:
-        raise InputError(f'{path} has no "layers": one list of attention heads a layer is expected there.')
-    for number, layer in enumerate(layers):
-        if not isinstance(layer, list) or not all(type(head) is int and head >= 0 for head in layer):
-            raise InputError(
-                f"Layer {number} of {path} is {json.dumps(layer)}: a list of attention heads, numbered from 0, is "
-                "expected there."
-            )
-    if network is not None and "model" in content:
-        _check(path, content["model"], network)
-    return layers
+
+    layers: list[list[int]]
+    reasons: dict[str, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: str | Path, network: TransformerModel | None = None) -> HeadsFile:
+        """Read it.
+
+        Args:
+            path: A JSON file whose ``layers`` is a list with one list of numbers a layer, as :func:`write_heads` makes
+                it.
+            network: Whose attention heads these should be. A file that does not say whose they are, such as one written
+                by hand, fits every network.
+
+        Raises:
+            InputError: The file is no such file, or it is about another model.
+        """
+        try:
+            content = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise InputError(f"{path} is no JSON file ({error}).") from error
+        layers = content.get("layers") if isinstance(content, dict) else None
+        if not isinstance(layers, list) or not layers:
+            raise InputError(f'{path} has no "layers": one list of attention heads a layer is expected there.')
+        for number, layer in enumerate(layers):
+            if not isinstance(layer, list) or not all(type(head) is int and head >= 0 for head in layer):
+                raise InputError(
+                    f"Layer {number} of {path} is {json.dumps(layer)}: a list of attention heads, numbered from 0, is "
+                    "expected there."
+                )
+        if network is not None and "model" in content:
+            _check(path, content["model"], network)
+        found = content.get("found")
+        reasons = found.get("reasons", {}) if isinstance(found, dict) else {}
+        well_formed = isinstance(reasons, dict) and all(
+            isinstance(why, list) and all(isinstance(one, str) for one in why) for why in reasons.values()
+        )
+        if not well_formed:
+            raise InputError(f'"reasons" of {path} is not a list of texts for each attention head; leave it out.')
+        return cls(layers, reasons)
+
+
+def read_heads(path: str | Path, network: TransformerModel | None = None) -> list[list[int]]:
+    """Important attention heads of each layer, the lowest first, numbered from 0; see :meth:`HeadsFile.read`."""
+    return HeadsFile.read(path, network).layers
 
 
 def write_heads(
     path: str | Path,
     heads: Sequence[Sequence[int]],
-    network: TransformerNetwork | None = None,
+    network: TransformerModel | None = None,
     found: Mapping[str, Any] | None = None,
 ) -> None:
     """Write what :func:`read_heads` reads.
@@ -65,7 +92,7 @@ def write_heads(
     Path(path).write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
 
 
-def model_mark(network: TransformerNetwork) -> dict[str, Any]:
+def model_mark(network: TransformerModel) -> dict[str, Any]:
     """What tells a model from others: its kind, layers, attention heads a layer, and a fingerprint of its weights.
 
     Classifier and pooler are left out, which are above all attention heads, and new in a model that has not got them.
@@ -83,7 +110,7 @@ def model_mark(network: TransformerNetwork) -> dict[str, Any]:
     }
 
 
-def _check(path: str | Path, stored: Any, network: TransformerNetwork) -> None:
+def _check(path: str | Path, stored: Any, network: TransformerModel) -> None:
     own = model_mark(network)
     if stored == own:
         return

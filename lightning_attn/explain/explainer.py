@@ -1,0 +1,174 @@
+"""Explanations by a checkpoint: `Explainer`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from lightning_attn import attribution
+from lightning_attn.attribution import LAFA
+from lightning_attn.attribution.gradient import GradientAttribution
+from lightning_attn.data.processor import TextProcessor
+from lightning_attn.explain.answers import AnswerReader
+from lightning_attn.explain.explanation import Explanation
+from lightning_attn.explain.readings import ClassReader, Reader
+from lightning_attn.neighbours import NeighbourText, neighbour_texts
+from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.trained import TrainedNetwork
+from lightning_attn.types import InputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: What explains where nothing else is asked for: of classes, and of answers.
+DEFAULT_METHODS = ("attention", "gradient", "occlusion")
+DEFAULT_METHODS_OF_ANSWERS = ("rollout", "gradient", "integrated_gradients")
+
+
+def default_methods(network: AttentionNetwork) -> tuple[str, ...]:
+    """Names of methods that every network of the kind can be explained by."""
+    return DEFAULT_METHODS_OF_ANSWERS if network.schema.spans else DEFAULT_METHODS
+
+
+def method_for(network: AttentionNetwork, name: str) -> attribution.Attribution:
+    """A method by name, so that it can explain the network: gradients through attention where it cannot be fixed.
+
+    Raises:
+        InputError: There is no such method.
+    """
+    method = attribution.get(name)
+    if network.schema.spans and isinstance(method, GradientAttribution):
+        method.attention_fixed = False
+    return method
+
+
+class Explainer:
+    """A network and the text processor that belongs to it, out of a checkpoint.
+
+    Example:
+        >>> explainer = Explainer("runs/20260101-120000-quickstart/checkpoints/best.ckpt")  # doctest: +SKIP
+        >>> explainer.explain(["the film was great"])[0].prediction  # doctest: +SKIP
+        'positive'
+
+    Args:
+        path: A checkpoint that ``lightning fit`` wrote.
+
+    Raises:
+        InputError: The checkpoint cannot be used for this.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        trained = TrainedNetwork.read(path)
+        if "processor" not in trained.data:
+            raise InputError(f"The checkpoint {path} holds no text processor: its data are not texts.")
+        self._take(trained.network, TextProcessor.from_state(trained.data["processor"]))
+
+    @classmethod
+    def of(cls, network: AttentionNetwork, processor: TextProcessor) -> Self:
+        """An explainer of a network that is at hand, such as ``TransformerNetwork.load(NAME)``.
+
+        Args:
+            network: Built network; it is moved to the GPU where there is one.
+            processor: Fitted, and the one that the network's texts are split by.
+        """
+        explainer = cls.__new__(cls)
+        explainer._take(network.eval(), processor)
+        return explainer
+
+    def _take(self, network: AttentionNetwork, processor: TextProcessor) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.processor = processor
+        self.network: AttentionNetwork = network.to(self.device)
+        made: type[Reader] = AnswerReader if network.schema.spans else ClassReader
+        self._reader = made(self.network, processor)
+
+    def explain(
+        self,
+        texts: Sequence[str],
+        methods: Sequence[str] | Mapping[str, attribution.Attribution] | None = None,
+        batch_size: int = 32,
+        progress: bool = False,
+        queries: Sequence[str] | None = None,
+    ) -> list[Explanation]:
+        """Explain texts.
+
+        Args:
+            texts: None of them empty.
+            methods: Names of attribution methods; or the methods themselves, by any name, for those that need more
+                than a network, such as ``{"lafa": LAFA(index)}``; None takes those of :func:`default_methods`.
+            batch_size: Texts read at once.
+            progress: Whether to show a bar on the standard error stream.
+            queries: Question or hypothesis of each text, for a network that reads pairs or answers questions; None for
+                single texts.
+
+        Returns:
+            One explanation a text, in their order.
+
+        Raises:
+            InputError: A text or a query is empty, a method is unknown, or queries are missing or out of place.
+        """
+        if not texts:
+            return []
+        if isinstance(methods, Mapping):
+            makers = dict(methods)
+        else:
+            names = default_methods(self.network) if methods is None else methods
+            makers = {name: method_for(self.network, name) for name in names}
+        for number, text in enumerate(texts, 1):
+            if not text.strip():
+                raise InputError(f"Text {number} of {len(texts)} is empty: there is nothing to explain in it.")
+        if queries is not None:
+            _check(queries, len(texts))
+        self._reader.check(texts, queries)
+        # Texts of one length stand together, so that little is padded.
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+        found: dict[int, Explanation] = {}
+        for rows in track(batches, "Explaining", console=Console(stderr=True), disable=not progress, transient=True):
+            asked = None if queries is None else [queries[row] for row in rows]
+            explained = self._explain_batch([texts[row] for row in rows], asked, makers)
+            found.update(zip(rows, explained, strict=True))
+        return [found[row] for row in range(len(texts))]
+
+    def _explain_batch(
+        self, texts: list[str], queries: list[str] | None, methods: Mapping[str, attribution.Attribution]
+    ) -> list[Explanation]:
+        reading = self._reader.read(texts, queries, self.device)
+        schema = self.network.schema
+        scores: dict[str, torch.Tensor] = {}
+        lenders: list[list[NeighbourText]] | None = None
+        for name, method in methods.items():
+            if isinstance(method, LAFA):
+                borrowed = method.borrow(self.network, reading.batch, reading.target)
+                scores[name] = borrowed.scores
+                assert borrowed.neighbours is not None
+                names = schema.class_names or tuple(str(number) for number in range(schema.num_classes))
+                lenders = neighbour_texts(method.index, borrowed.neighbours, self.processor.tokens, names)
+            else:
+                scores[name] = method.attribute(self.network, reading.batch, reading.target)
+        return [
+            Explanation(
+                text=text,
+                prediction=reading.predictions[row],
+                probabilities=reading.probabilities[row],
+                tokens=reading.tokens[row],
+                scores={name: values[row][reading.batch.inner[row]].tolist() for name, values in scores.items()},
+                query=None if queries is None else queries[row],
+                sides=reading.sides[row],
+                neighbours=None if lenders is None else lenders[row],
+            )
+            for row, text in enumerate(texts)
+        ]
+
+
+def _check(queries: Sequence[str], count: int) -> None:
+    if len(queries) != count:
+        raise InputError(f"There are {count} texts but {len(queries)} queries: give one query a text.")
+    for number, query in enumerate(queries, 1):
+        if not query.strip():
+            raise InputError(f"Query {number} of {len(queries)} is empty: there is nothing to ask in it.")
