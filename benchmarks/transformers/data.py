@@ -97,8 +97,10 @@ def data_of(cell: Cell, root: str, model: str, work: str) -> AttentionDataModule
         questions = SQuADDataModule(
             Path(root) / "squad_xquad_en/xquad.en.json",
             QuestionProcessor(model, cell["length"], min(STRIDE, cell["length"] // 4)),
+            cache_dir=Path(work) / "cache",
             batch_size=cell["batch"],
         )
+        questions.prepare_data()
         questions.setup()
         return questions
     made = SOURCES[cell["task"]](Path(root), model, cell["length"], Path(work) / "cache")
