@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from scipy import stats
 
 Cell = dict[str, Any]
+#: Of finished cells, by :func:`key`.
+Results = Mapping[str, Mapping[str, Any]]
 
 
 def key(cell: Cell) -> str:
@@ -34,6 +36,16 @@ def finished(path: Path) -> dict[str, dict[str, float]]:
                 continue
             done[key(row["cell"])] = row["result"]
     return done
+
+
+def append(path: Path, cell: Cell, result: Mapping[str, Any]) -> None:
+    """Add the result of a cell, on a line of its own also where a killed run left the last one half-written."""
+    with path.open("a+b") as file:
+        file.seek(0, 2)
+        if end := file.tell():
+            file.seek(end - 1)
+        broken = bool(end) and file.read(1) != b"\n"
+        file.write(("\n" * broken + json.dumps({"cell": cell, "result": result}) + "\n").encode())
 
 
 def _start_worker(threads: int) -> None:
@@ -61,8 +73,7 @@ def run_cells(cells: Sequence[Cell], function: Callable[[Cell], dict[str, float]
         bar = progress.add_task(path.stem, total=len(cells), completed=len(cells) - len(open_cells))
         jobs = {pool.submit(_timed, function, cell): cell for cell in open_cells}
         for job in as_completed(jobs):
-            with path.open("a") as file:
-                file.write(json.dumps({"cell": jobs[job], "result": job.result()}) + "\n")
+            append(path, jobs[job], job.result())
             progress.advance(bar)
 
 

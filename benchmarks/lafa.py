@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning import seed_everything
 from torch import Tensor
 
 from benchmarks.cells import Cell, finished, run_cells
+from benchmarks.fitting import fit_best
 from benchmarks.lafa_page import page
 from benchmarks.lafa_tuning import (
     AGREEMENT,
@@ -38,7 +39,6 @@ from benchmarks.lafa_tuning import (
 )
 from lightning_attn.attribution import Attribution, Lexicon, NeighbourShap, get
 from lightning_attn.budget import Fractions
-from lightning_attn.callbacks.checkpoint import BestAndLastCheckpoint
 from lightning_attn.data import ADEDataModule, CorpusDataModule, HuggingFaceProcessor, SSTDataModule
 from lightning_attn.encoders import BiLSTM, PretrainedEncoder
 from lightning_attn.metrics.functional import comprehensiveness, sufficiency
@@ -109,21 +109,8 @@ def trained(
         network.load_state_dict(kept["weights"])
         return network.eval(), kept["accuracy"]
     module = AttentionClassifier(network, optimizer=lambda p: torch.optim.AdamW(p, lr=cell["rate"], weight_decay=1e-5))
-    checkpoint = BestAndLastCheckpoint(monitor="val/loss")
-    trainer = Trainer(
-        max_epochs=cell["epochs"],
-        accelerator="auto",
-        devices=1,
-        logger=False,
-        callbacks=[checkpoint],
-        gradient_clip_val=None if bilstm else 1.0,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        default_root_dir=work / f"fit{seed}",
-    )
-    trainer.fit(module, texts)
-    tested = trainer.test(module, texts, ckpt_path=checkpoint.best_model_path, verbose=False)[0]
+    trainer = fit_best(module, texts, cell["epochs"], work / f"fit{seed}", clip=None if bilstm else 1.0)
+    tested = trainer.test(module, texts, verbose=False)[0]
     accuracy = float(tested["test/accuracy"])
     network = network.cpu().eval()
     torch.save({"weights": network.state_dict(), "accuracy": accuracy}, file)

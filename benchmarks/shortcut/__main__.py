@@ -15,12 +15,13 @@ from pathlib import Path
 
 from matplotlib import pyplot as plt
 
-from benchmarks.cells import finished, run_cells
+from benchmarks.cells import Results, finished, run_cells
+from benchmarks.difference_figure import draw_differences
 from benchmarks.shortcut.arms import ARMS
-from benchmarks.shortcut.figures import draw_bits, draw_differences
+from benchmarks.shortcut.figures import draw_bits
 from benchmarks.shortcut.measure import compute
 from benchmarks.shortcut.page import page, table_of
-from benchmarks.shortcut.plan import FULL, QUICK, Plan, Results
+from benchmarks.shortcut.plan import FULL, QUICK, Plan
 
 RESULTS = Path(__file__).parents[2] / "results"
 PARTS = range(5)

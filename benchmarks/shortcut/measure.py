@@ -3,42 +3,42 @@
 from __future__ import annotations
 
 import logging
-import math
-import tempfile
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.cells import Cell, rounded
-from benchmarks.shortcut.data import Reordered, data_of
-from benchmarks.shortcut.kept import packed
-from benchmarks.shortcut.training import judge_of, trained, trainer_of
+from benchmarks.kept import packed
+from benchmarks.measuring import (
+    ERASURE,
+    Array,
+    Rows,
+    batches_of,
+    correct,
+    device,
+    in_order,
+    order_of,
+    perturbed,
+    probed,
+)
+from benchmarks.reordered import Reordered
+from benchmarks.shortcut.data import data_of
+from benchmarks.shortcut.training import judge_of, trained
 from lightning_attn.budget import Fractions
-from lightning_attn.callbacks import ShortcutProbe
-from lightning_attn.metrics import Settings, measure
 from lightning_attn.metrics.functional import comprehensiveness, kendall_tau, sufficiency
-from lightning_attn.metrics.functional.bits import bits_gained
 from lightning_attn.metrics.functional.erasure import explained
 from lightning_attn.metrics.functional.evaluators import Training
-from lightning_attn.metrics.functional.leakage import fano_bits
-from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.perturbation import Delete, Perturbation, Replace, sweep, top_k_kept, top_k_removed
-from lightning_attn.randomness import mix, uniform
-from lightning_attn.types import Batch
-
-Array = NDArray[np.float64]
-Rows = dict[str, Array]
+from lightning_attn.perturbation import Delete, Replace, sweep, top_k_kept, top_k_removed
+from lightning_attn.randomness import uniform
 
 KEPT = 400  # examples whose own figures are kept of what is measured on the whole test split
 JUDGED = 4000  # training texts that evaluators learn from
+PROBED = ("leaked_bits", "head_bits", "post_hoc_accuracy")
 VALIDATED = 100  # validation texts on which arms and settings are chosen
-ERASURE = ("comprehensiveness", "sufficiency")
 #: What is shown as a mean alone, not compared example by example.
 SHOWN = (
     "comprehensiveness",
@@ -51,50 +51,6 @@ SHOWN = (
 #: Faithfulness measures, less ``faithfulness/``; ``kendall_loo`` costs as much as the others together.
 MEASURED = ("kendall_gradient", "kendall_loo", *ERASURE, *(f"{name}_random" for name in ERASURE))
 FLIPS = ("flip_fraction", "flip_fraction_random", "flip_first")
-
-
-def device() -> torch.device:
-    """Where Lightning trains."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def order_of(data: Reordered, split: str) -> NDArray[np.int64]:
-    """Rows of a split in an order that is always the same and has nothing to do with their labels."""
-    return mix(torch.arange(len(data.dataset(split)))).argsort().numpy()
-
-
-def batches_of(data: Reordered, split: str, count: int) -> list[Batch]:
-    """The first examples in that order, in batches of about equal lengths."""
-    dataset = data.dataset(split)
-    rows = order_of(data, split)[:count]
-    rows = rows[np.argsort(dataset.lengths[rows], kind="stable")]
-    return [dataset[rows[first : first + 32].tolist()].padded().to(device()) for first in range(0, len(rows), 32)]
-
-
-def in_order(parts: Mapping[str, list[Tensor]], index: list[Tensor], order: NDArray[np.int64]) -> Rows:
-    """Figures of batches as one array a name, in the order of :func:`order_of`."""
-    place = {int(row): number for number, row in enumerate(torch.cat(index).tolist())}
-    chosen = [place[row] for row in order.tolist() if row in place]
-    return {name: torch.cat(several).double().cpu().numpy()[chosen] for name, several in parts.items()}
-
-
-def perturbed(
-    network: AttentionNetwork, data: Reordered, split: str, count: int, names: tuple[str, ...], how: Perturbation
-) -> tuple[Rows, list[Tensor]]:
-    """Measures of the first examples, by name; and the attention to each batch of them."""
-    parts: dict[str, list[Tensor]] = {}
-    index, attention = [], []
-    for batch in batches_of(data, split, count):
-        found, output = measure(network, batch, names, Settings(perturbation=how))
-        for name, values in found.items():
-            parts.setdefault(name.split("/")[1], []).append(values)
-        index.append(batch.index)
-        attention.append(output.attention)
-    rows = in_order(parts, index, order_of(data, split))
-    for name in (*ERASURE, "flip_fraction"):
-        if f"{name}_random" in rows:
-            rows[f"{name}_gain"] = rows[name] - rows.pop(f"{name}_random")
-    return {name: values for name, values in rows.items() if not np.isnan(values).all()}, attention
 
 
 def judged(judge: AttentionNetwork, data: Reordered, count: int, attention: list[Tensor]) -> Rows:
@@ -119,44 +75,6 @@ def judged(judge: AttentionNetwork, data: Reordered, count: int, attention: list
     return in_order(parts, index, order_of(data, "test"))
 
 
-def probed(network: AttentionNetwork, data: Reordered, evaluators: bool) -> tuple[Rows, dict[str, float]]:
-    """What the whole test split says of accuracy and of label information in the mask: by example, and as figures."""
-    metrics = ["leaked_bits", "head_bits", "post_hoc_accuracy"]
-    metrics += ["evalx_accuracy", "encoding_bits"] if evaluators else []
-    # Evaluators of patches need to be larger and to learn longer than those of words.
-    training = None if data.schema.grid is None else Training(size=64, epochs=20)
-    probe = ShortcutProbe(max_examples=None, metrics=metrics, train_examples=JUDGED, training=training)
-    with tempfile.TemporaryDirectory() as folder:
-        logged = trainer_of(1, folder, [probe]).test(AttentionClassifier(network), data, verbose=False)[0]
-    network.to(device())
-    figures = {name.split("/", 2)[2]: float(value) for name, value in logged.items() if name.count("/") == 2}
-    figures["accuracy"] = float(logged["test/accuracy"])
-    rows, order = probe.rows, order_of(data, "test")
-    target = rows["target"].astype(np.int64)
-    figures["accuracy_fano_bits"] = fano_bits(np.bincount(target) / len(target), figures["accuracy"])
-    found = {"leaked_bits": rows["leaked"]} if "leaked" in rows else {}
-    if "head" in rows:
-        found["head_bits"] = bits_gained(rows["head"], target)
-    if "evalx" in rows:
-        # less that of masks of other texts, which cannot encode anything
-        known, other = rows["judged"] - rows["evalx"], rows["control"] - rows["other"]
-        found["encoding_gain"] = (known - other) / math.log(2)
-        found["evalx_accuracy"] = rows["evalx_right"]
-    found["accuracy"] = correct(network, data, "test")
-    return {name: values[order] for name, values in found.items()}, figures
-
-
-def correct(network: AttentionNetwork, data: Reordered, split: str) -> Array:
-    """1 where the class of an example is predicted, in the order of the rows of the split."""
-    dataset = data.dataset(split)
-    found = np.empty(len(dataset))
-    for rows in np.array_split(np.argsort(dataset.lengths, kind="stable"), math.ceil(len(dataset) / 64)):
-        batch = dataset[rows.tolist()].to(device())
-        with torch.no_grad():
-            found[rows] = (network(batch).logits.argmax(dim=-1) == batch.target).double().cpu().numpy()
-    return found
-
-
 def agreement(one: list[Tensor], other: list[Tensor], data: Reordered, count: int) -> Array:
     """Kendall's tau of two networks' attention to the same texts."""
     batches = batches_of(data, "test", count)
@@ -178,13 +96,15 @@ def compute(cell: Cell, root: str, work: str) -> dict[str, Any]:
     data = data_of(cell, root, work)
     network = trained(cell, data)
     if cell["mask"] == "content-free":
-        rows, figures = probed(network, data, evaluators=False)
+        rows, figures = probed(network, data, PROBED)
     else:
         twin = network if cell["arm"] == "masked fine-tuning" else trained(cell, data, masked=True)
         network, twin = network.to(device()), twin.to(device())
         rows, figures = {}, validated(network, twin, data)
         if cell["explained"]:
-            rows, found = probed(network, data, evaluators=True)
+            # Evaluators of patches need to be larger and to learn longer than those of words.
+            training = None if data.schema.grid is None else Training(size=64, epochs=20)
+            rows, found = probed(network, data, (*PROBED, "evalx_accuracy", "encoding_bits"), JUDGED, training)
             figures |= found
             rows |= versions(cell, data, network, twin, work)
     for name, values in rows.items():

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.cells import key, markdown_table
+from benchmarks.cells import Results, key, markdown_table
 from benchmarks.shortcut.arms import DROPOUT, OURS, PUBLISHED, SHARE
-from benchmarks.shortcut.plan import ABLATIONS, MASKS, Plan, Results
-from benchmarks.shortcut.tables import Table, judged, label
+from benchmarks.shortcut.plan import ABLATIONS, MASKS, Plan
 from benchmarks.shortcut.training import DECAY
 from benchmarks.shortcut.verdict import ACCURACY_LOSS, PERTURBATION, SHORTCUT, Goal, goal
+from benchmarks.tables import Table, judged, label
 
 SHORTCUTS = ("leaked_bits", "encoding_gain", "evalx_accuracy")
 FAITHFUL = (

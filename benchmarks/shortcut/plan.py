@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cells import Cell, key
+from benchmarks.cells import Cell, Results, key
 from benchmarks.shortcut.arms import ARMS, DISTRIBUTIONS, DROPOUTS, OURS, PUBLISHED, TASC, Setting
-
-Results = Mapping[str, Mapping[str, Any]]
 
 TUNING_SEED = 100
 MASKS = ("contextual", "masked input", "hard")  # beside local values

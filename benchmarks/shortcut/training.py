@@ -5,36 +5,20 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
-from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning import seed_everything
 
 from benchmarks.cells import Cell
+from benchmarks.fitting import fit_best
+from benchmarks.reordered import Reordered
 from benchmarks.shortcut.arms import mitigation_of, network_of
-from benchmarks.shortcut.data import Reordered
-from lightning_attn.callbacks import BestAndLastCheckpoint
 from lightning_attn.mitigations import NoMitigation
 from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks.base import AttentionNetwork
 
 DECAY = 1e-5
 JUDGE_SEED = 1000
-
-
-def trainer_of(epochs: int, folder: str, callbacks: list[Any]) -> Trainer:
-    """A quiet Trainer on one device."""
-    return Trainer(
-        max_epochs=epochs,
-        accelerator="auto",
-        devices=1,
-        logger=False,
-        callbacks=callbacks,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        default_root_dir=folder,
-    )
 
 
 def trained(cell: Cell, data: Reordered, masked: bool = False) -> AttentionNetwork:
@@ -52,9 +36,7 @@ def trained(cell: Cell, data: Reordered, masked: bool = False) -> AttentionNetwo
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=cell["rate"], weight_decay=DECAY, fused=True),
     )
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = BestAndLastCheckpoint(monitor="val/loss")
-        trainer_of(cell["epochs"], folder, [checkpoint]).fit(module, data)
-        module.load_state_dict(torch.load(checkpoint.best_model_path, weights_only=True)["state_dict"])
+        fit_best(module, data, cell["epochs"], folder)
     network = module.network
     network.mitigation = NoMitigation()  # type: ignore[misc]  # it has done its work, and has state
     return network.requires_grad_(True).eval()

@@ -18,14 +18,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.cells import Cell, finished, key
+from benchmarks.difference_figure import draw_differences
+from benchmarks.kept import packed, unpacked
+from benchmarks.paired import METRICS, Difference, paired
 from benchmarks.shortcut import __main__ as command
 from benchmarks.shortcut.arms import ARMS, DROPOUTS, OURS, PUBLISHED, TASC, mitigation_of, network_of
-from benchmarks.shortcut.figures import draw_bits, draw_differences
-from benchmarks.shortcut.kept import packed, unpacked
+from benchmarks.shortcut.figures import draw_bits
 from benchmarks.shortcut.measure import KEPT, compute
 from benchmarks.shortcut.page import goals, page, table_of
 from benchmarks.shortcut.plan import FULL, MASKS, QUICK, TUNING_SEED, tried
-from benchmarks.shortcut.verdict import METRICS, PERTURBATION, SHORTCUT, Difference, goal, paired
+from benchmarks.shortcut.verdict import PERTURBATION, SHORTCUT, goal
 from lightning_attn.mitigations import MaskedFineTuning, Mitigation
 from lightning_attn.types import DataSchema
 

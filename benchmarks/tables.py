@@ -1,4 +1,4 @@
-"""From cells and results to the columns and differences that page and figures show."""
+"""From cells and results to the columns and differences that pages and figures show."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.cells import Cell, key, markdown_table, mean_and_deviation
-from benchmarks.shortcut.kept import unpacked
-from benchmarks.shortcut.plan import Results
-from benchmarks.shortcut.verdict import METRICS, Array, Difference, metric_of, paired
+from benchmarks.cells import Cell, Results, key, markdown_table, mean_and_deviation
+from benchmarks.kept import unpacked
+from benchmarks.paired import METRICS, Array, Difference, metric_of, paired
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,18 @@ class Table:
             values = [mean_and_deviation(self.figures(row, name)) for name in columns]
             lines.append([row, str(len(seeds)), *values])
         return markdown_table(["arm", "seeds", *(label(name) for name in columns)], lines)
+
+    def intervals(self, columns: Sequence[str]) -> str:
+        """Mean and its 95 % interval over seeds and examples, a row an arm."""
+        lines = []
+        for row, seeds in self.rows.items():
+            values = []
+            for name in columns:
+                known = [one for one in (_row(result, name) for result in seeds.values()) if one is not None]
+                found = paired(known, [np.zeros_like(one) for one in known])
+                values.append("-" if found is None else f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]")
+            lines.append([row, *values])
+        return markdown_table(["arm", *(label(name) for name in columns)], lines)
 
     def differences(self, columns: Sequence[str], reference: str = "none") -> str:
         """Difference to a row, and the verdict."""
