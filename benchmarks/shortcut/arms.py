@@ -155,8 +155,8 @@ ARMS: dict[str, Arm] = {
         lambda setting, seed: [mixing(setting, seed), weighting(setting, seed)], tuned=("share", SHARES)
     ),
     "mixed + penalty": Arm(
-        lambda setting, seed: [mixing(setting, seed), LeakagePenalty(setting.get("strength", 2.0))],
-        tuned=("strength", (1.0, 2.0, 4.0)),
+        lambda setting, seed: [mixing(setting, seed), LeakagePenalty(setting.get("strength", 4.0))],
+        tuned=("strength", (2.0, 4.0, 8.0)),
     ),
     "REAL-X": Arm(
         lambda setting, seed: [RandomPretraining(setting.get("epochs", 2), BernoulliSubset(), seed=seed)],

@@ -1,32 +1,40 @@
-"""A price on the label information that an adversary finds in the attention."""
+"""A price on the label information that an adversary reads in the attention."""
 
 from __future__ import annotations
 
-import copy
+import math
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 
 from lightning_attn.attention.softmax import attendable
 from lightning_attn.mitigations.base import Mitigation
-from lightning_attn.mitigations.mask_classifier import BagMaskClassifier, MaskClassifier, SetMaskClassifier
-from lightning_attn.mitigations.outcomes import Outcomes
+from lightning_attn.mitigations.mask_description import MaskDescription, length_description
+from lightning_attn.mitigations.outcomes import Outcomes, sum_over_processes
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
 
 if TYPE_CHECKING:  # the network owns the attention layer, which owns the mitigation
     from lightning_attn.networks.base import AttentionNetwork
 
+_LEAST_DEVIATION = 1e-5  # of a column; one that hardly varies tells nothing
+_LEAST_SHARE = 1e-3  # of a label
+
 
 class LeakagePenalty(Mitigation):
     """The scorer pays for what can be told about the label from its weights alone.
 
-    An adversary, trained with the model on detached weights, estimates P(y | attention). A second one of the same kind
-    sees uniform weights, so that it knows what the number of positions tells and no more. The scorer pays
-    ``strength * KL(P(y | positions) || P(y | attention))``: nothing is left to pay once the weights tell no more than
-    their number. A reversed gradient would go on rewarding the scorer for driving the adversary into errors, which the
-    adversary then unlearns; here neither has anything to gain at the end.
+    The adversary is a ridge regression from a description of the weights to the label, solved anew in every step from
+    the moments of about the last ``memory`` batches: it needs no training, and cannot lag behind a scorer that moves.
+    A second regression, from the number of positions alone, says what the weights cannot help telling. Where the two
+    predict ``p`` and ``r`` for a class of frequency ``f``, the scorer pays
+    ``sum_c sqrt(1 + (p - r)^2 / f) - 1``, which for small differences is the divergence between the two in nats.
+
+    A regression explains something by chance, and a price on that would make the scorer shun weights that vary. So the
+    difference counts only as far as it is beyond chance: ``p - r`` is shrunk by ``(1 - margin * chance / explained)``,
+    at least 0, where chance is the number of columns over that of examples (the positive part of James and Stein). Once
+    the weights tell nothing that could be told from chance, nothing is paid.
 
     Alone it lowers what the weights tell; the head still learns to read what is left. With :class:`RandomMixing` before
     it in a :class:`Compose`, the head has little to gain from reading, and the scorer no reason to tell. Our own, not
@@ -34,72 +42,114 @@ class LeakagePenalty(Mitigation):
 
     Args:
         strength: Price of a nat, above 0. Below 1 a head that reads the weights gains more than the scorer pays.
-        adversary: Estimator of P(y | attention), copied for the second; None means ``SetMaskClassifier()``, or
-            ``BagMaskClassifier()`` for bags.
-        rate: How many times as fast as the model adversaries learn, above 0: they have to follow a scorer that moves.
+        memory: Batches that the adversary remembers, at least 2: exponentially, the latest weigh most.
+        margin: How many times what chance explains is free, 0 or more.
 
     Raises:
-        ValueError: ``strength`` or ``rate`` is not above 0.
+        ValueError: An argument is out of its range.
     """
 
-    def __init__(self, strength: float = 2.0, adversary: MaskClassifier | None = None, rate: float = 5.0) -> None:
+    moments: Tensor
+    products: Tensor
+    mass: Tensor
+    squares: Tensor
+
+    def __init__(self, strength: float = 4.0, memory: int = 200, margin: float = 3.0) -> None:
         if not strength > 0:
             raise ValueError(f"LeakagePenalty needs a strength above 0, got {strength}; use NoMitigation for 0.")
-        if not rate > 0:
-            raise ValueError(f"LeakagePenalty needs a rate above 0, got {rate}.")
+        if memory < 2:
+            raise ValueError(f"LeakagePenalty needs a memory of at least 2 batches, got {memory}.")
+        if not margin >= 0:
+            raise ValueError(f"LeakagePenalty needs a margin of 0 or more, got {margin}.")
         super().__init__()
         self.strength = strength
-        self.rate = rate
-        self.adversary = adversary or SetMaskClassifier()
-        self._chosen = adversary is not None
+        self.memory = memory
+        self.margin = margin
         self.built = False
         self.adversary_bits = MeanMetric()
 
     def build(self, schema: DataSchema) -> None:
-        """Make the adversaries for this number of classes.
+        """Make room for what is remembered.
 
         Raises:
-            ValueError: It was built before: adversaries belong to one network.
+            ValueError: It was built before: its memory belongs to one network.
         """
         if self.built:
             raise ValueError("This LeakagePenalty belongs to a network already; make a new one for another network.")
         self.built = True
-        if schema.feature_shape is not None and schema.grid is None and not self._chosen:
-            self.adversary = BagMaskClassifier()
         self.outcomes = Outcomes(schema)
-        self.adversary.make_layers(self.outcomes.frequency.numel())
-        self.reference = copy.deepcopy(self.adversary)
+        self.description = MaskDescription(places=schema.feature_shape is None or schema.grid is not None)
+        size, outcomes = 1 + 2 + self.description.size, self.outcomes.frequency.numel()
+        self.register_buffer("moments", torch.zeros(size, size))
+        self.register_buffer("products", torch.zeros(size, outcomes))
+        self.register_buffer("mass", torch.zeros(()))
+        self.register_buffer("squares", torch.zeros(()))
 
     def auxiliary_loss(self, output: AttentionOutput, batch: Batch, network: AttentionNetwork) -> Tensor:
-        """What the scorer pays, and the cross-entropy of both adversaries; a scalar."""
-        attention = output.learned
-        # Special tokens that are attended count too: weight on them is where a label can hide best.
-        allowed = attendable(batch) | (attention > 0)
-        uniform = allowed / allowed.sum(dim=-1, keepdim=True).clamp(min=1)
-        outcome = self.outcomes.of(batch)
-        told = self._log_probability(self.adversary, attention.detach(), allowed)
-        known = self._log_probability(self.reference, uniform.to(attention), allowed)
-        learning = -(outcome * (told + known)).sum(dim=2).mean()
-        self.adversary_bits.update((outcome * (told - known)).detach().sum(dim=2).mean() / torch.tensor(2.0).log())
-        # The price is the scorer's alone: the adversary must not learn to say nothing.
-        trained = [weight for weight in self.adversary.parameters() if weight.requires_grad]
-        for weight in trained:
-            weight.requires_grad_(False)
-        felt = self._log_probability(self.adversary, attention, allowed)
-        for weight in trained:
-            weight.requires_grad_(True)
-        known = known.detach()
-        return learning + self.strength * (known.exp() * (known - felt)).sum(dim=2).mean()
-
-    def trainable(self, network: AttentionNetwork, epoch: int) -> dict[nn.Module, float]:
-        """Adversaries learn faster than the rest."""
-        return {self.adversary: self.rate, self.reference: self.rate}
+        """What the scorer pays, a scalar; the adversary has not seen this batch, and remembers it afterwards."""
+        with torch.autocast(output.learned.device.type, enabled=False):
+            attention = output.learned.float()
+            # Special tokens that are attended count too: weight on them is where a label can hide best.
+            allowed = attendable(batch) | (attention > 0)
+            length = length_description(allowed)
+            description = torch.cat([length, self.description(attention, allowed)], dim=-1)
+            price = self._price(description, length)
+            self._remember(description.detach(), self.outcomes.of(batch).flatten(1).float())
+        self.adversary_bits.update(price.detach() / math.log(2))
+        return self.strength * price
 
     def metrics(self) -> dict[str, Metric]:
-        """Bits that the adversary tells beyond the number of positions, on the batches it then learns from."""
+        """What was paid for, in bits, before the strength."""
         return {"adversary_bits": self.adversary_bits}
 
-    def _log_probability(self, classifier: MaskClassifier, attention: Tensor, allowed: Tensor) -> Tensor:
-        """Ln P(y | attention), shape ``(B, columns, cells)``."""
-        logits: Tensor = classifier(attention, allowed)
-        return logits.view(len(logits), self.outcomes.columns, self.outcomes.cells).log_softmax(dim=-1)
+    def _price(self, description: Tensor, length: Tensor) -> Tensor:
+        """Mean price of a batch in nats; 0, but connected to the weights, as long as nothing is remembered."""
+        size = length.shape[1]
+        told, explained, frequency = self._solve(description.shape[1])
+        known, explained_by_length, _ = self._solve(size)
+        center = self._mean()[1:]
+        gained = (explained - explained_by_length).clamp(min=torch.finfo(explained.dtype).tiny)
+        chance = (description.shape[1] - size) * self.squares / self.mass.square().clamp(min=1)
+        beyond = (1 - self.margin * chance / gained).clamp(min=0)
+        difference = (description - center) @ told - (length - center[:size]) @ known
+        squared = (difference * beyond).square() / frequency.clamp(min=_LEAST_SHARE)
+        return ((1 + squared).sqrt() - 1).sum(dim=1).mean() / self.outcomes.columns
+
+    def _mean(self) -> Tensor:
+        """Means of the columns, the constant before them; shape ``(1 + K,)``."""
+        return self.moments[0] / self.mass.clamp(min=1)
+
+    def _solve(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The regression on the first ``size`` columns.
+
+        Returns:
+            Coefficients, ``(size, outcomes)``; the share of the variance of each outcome that they explain in what is
+            remembered, and the frequency of each outcome, both ``(outcomes,)``.
+        """
+        mass = self.mass.clamp(min=1)
+        mean, frequency = self._mean()[1 : 1 + size], self.products[0] / mass
+        covariance = self.moments[1 : 1 + size, 1 : 1 + size] / mass - mean[:, None] * mean
+        shared = self.products[1 : 1 + size] / mass - mean[:, None] * frequency
+        deviation = covariance.diagonal().clamp(min=0).sqrt()
+        scale = torch.where(deviation > _LEAST_DEVIATION, 1 / deviation.clamp(min=_LEAST_DEVIATION), 0.0)
+        correlation = covariance * scale * scale[:, None]
+        shared = shared * scale[:, None]
+        # Columns that are like others, or of few examples, share their coefficient instead of having wild ones.
+        ridge = (size * self.squares / mass.square()).clamp(min=1e-4)
+        eye = torch.eye(size, device=covariance.device)
+        coefficients = torch.linalg.solve(correlation + ridge * eye, shared)
+        variance = (frequency * (1 - frequency)).clamp(min=_LEAST_SHARE)
+        return coefficients * scale[:, None], (shared * coefficients).sum(dim=0) / variance, frequency
+
+    @torch.no_grad()
+    def _remember(self, description: Tensor, outcome: Tensor) -> None:
+        """Add a batch of all processes, and let the older ones fade."""
+        keep = 1 - 1 / self.memory
+        columns = torch.cat([torch.ones_like(description[:, :1]), description], dim=1)
+        sums = torch.cat([columns.T @ columns, columns.T @ outcome], dim=1)
+        sum_over_processes(sums)
+        count, size = sums[0, 0], self.moments.shape[0]
+        self.moments.mul_(keep).add_(sums[:, :size])
+        self.products.mul_(keep).add_(sums[:, size:])
+        self.mass.mul_(keep).add_(count)
+        self.squares.mul_(keep**2).add_(count)
