@@ -99,3 +99,18 @@ def test_a_network_at_hand_is_explained_in_python(classifier: Path) -> None:
     batch = processor.batch(TEXTS[:1])
     assert not network.training
     assert found.scores["rollout"] == pytest.approx(get("rollout").attribute(network, batch)[batch.inner].tolist())
+
+
+def test_important_heads_of_an_answerer_are_found_and_followed(
+    answerer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("conllu", reason="reading CoNLL-U needs conllu, which is not installed")
+    words = [("the", 2, "det"), ("plot", 5, "nsubj"), ("was", 5, "cop"), ("not", 5, "advmod"), ("dull", 0, "root")]
+    lines = [f"{n}\t{word}\t_\t_\t_\t_\t{head}\t{name}\t_\t_" for n, (word, head, name) in enumerate(words, 1)]
+    conllu, heads, page = tmp_path / "one.conllu", tmp_path / "heads.json", tmp_path / "page.html"
+    conllu.write_text("\n".join(lines) + "\n\n")
+    found = ["--criteria=positional", "--offset_share=0.1"]
+    assert main(["heads", f"--model={answerer}", "--conllu", str(conllu), f"--output={heads}", *found]) == 0
+    options = ["--text", TEXTS[0], "--query", "what was dull", "--method=mask_lrp", f"--heads={heads}"]
+    assert main(["explain", f"--model={answerer}", *options, f"--output={page}"]) == 0
+    assert "attention heads are important" in page.read_text()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from benchmarks.cells import Cell
 from benchmarks.measuring import device, order_at
@@ -26,7 +26,6 @@ from lightning_attn.attention_heads import (
 from lightning_attn.attribution.transformer import read_heads, write_heads
 from lightning_attn.data import HuggingFaceProcessor
 from lightning_attn.data.conllu import read_conllu
-from lightning_attn.networks import TransformerNetwork
 
 RELATIONS = ("nsubj", "obj", "amod", "advmod")
 
@@ -42,7 +41,7 @@ def found_heads(cell: Cell, root: str, model: str, work: str) -> dict[str, Any]:
     Returns:
         By selection, chosen attention heads of each layer, and how strong the best ones are.
     """
-    network = cast(TransformerNetwork, tuned(cell, root, model, work)[0].to(device()))  # or one for questions
+    network = tuned(cell, root, model, work)[0].to(device())
     processor = HuggingFaceProcessor(model)
     processor.fit([])
     parses = read_conllu(Path(root) / CONLLU)
@@ -72,7 +71,7 @@ def chosen_heads(cell: Cell, selection: str, root: str, model: str, work: str) -
     file = file_of(cell, SELECTED, work, f"-{selection}.json")
     if not file.is_file():
         found_heads(cell, root, model, work)
-    return read_heads(file, cast(TransformerNetwork, tuned(cell, root, model, work)[0]))
+    return read_heads(file, tuned(cell, root, model, work)[0])
 
 
 def drawn_heads(cell: Cell, selection: str, root: str, model: str, work: str) -> list[list[int]]:

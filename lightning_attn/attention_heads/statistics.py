@@ -16,7 +16,7 @@ from lightning_attn.attention.self_attention import Attend, Projections
 from lightning_attn.attention_heads.alignment import AlignedBatch, AlignedTexts
 from lightning_attn.data.encoded import Array
 from lightning_attn.evaluation import evaluating
-from lightning_attn.networks.transformer import TransformerNetwork
+from lightning_attn.networks.transformer_model import TransformerModel
 
 #: From which of the two words of a dependency an attention head is watched, and whether it looks at the other one.
 DIRECTIONS = ("to_head", "to_dependent")
@@ -85,7 +85,7 @@ def _rounded(values: Tensor) -> Any:
 
 
 def head_statistics(
-    network: TransformerNetwork,
+    network: TransformerModel,
     aligned: AlignedTexts,
     max_tokens: int = 8192,
     ignore_special: bool = False,
@@ -151,7 +151,7 @@ class _Look(Attend):
 class _Counts:
     """Sums over batches."""
 
-    def __init__(self, network: TransformerNetwork, relations: int, longest: int, device: torch.device) -> None:
+    def __init__(self, network: TransformerModel, relations: int, longest: int, device: torch.device) -> None:
         self.network = network
         self.device = device
         self.longest = longest

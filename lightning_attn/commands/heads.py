@@ -112,7 +112,7 @@ def _parser() -> Arguments:
         "lightning-attn heads --model runs/RUN --conllu en_ewt-ud-train.conllu --output heads.json",
     )
     parser.add_argument(
-        "--model", required=True, help="a run folder or checkpoint of a TransformerNetwork; or a Hugging Face model"
+        "--model", required=True, help="a run folder or checkpoint of a transformer; or a Hugging Face model"
     )
     parser.add_argument("--conllu", required=True, nargs="+", metavar="FILE", help="parsed sentences, in CoNLL-U")
     parser.add_argument("-o", "--output", required=True, help="the JSON file to write, such as heads.json")

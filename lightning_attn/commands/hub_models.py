@@ -16,7 +16,7 @@ from lightning_attn.trained import TrainedNetwork
 from lightning_attn.types import InputError
 
 
-def read_transformer(given: str) -> tuple[TransformerNetwork, HuggingFaceProcessor]:
+def read_transformer(given: str) -> tuple[TransformerModel, HuggingFaceProcessor]:
     """The network, in evaluation mode on the CPU, and the processor that splits its texts.
 
     Args:
@@ -32,7 +32,7 @@ def read_transformer(given: str) -> tuple[TransformerNetwork, HuggingFaceProcess
         return _trained(_checkpoint(path))
     if path.is_file() or path.suffix == ".ckpt":
         return _trained(path)
-    return _classifier(HuggingFaceProcessor(_place(given)))
+    return read_hub_model(given)
 
 
 def read_hub_model(given: str, pairs: bool = False) -> tuple[TransformerModel, HuggingFaceProcessor]:
@@ -82,10 +82,10 @@ def _checkpoint(folder: Path) -> Path:
     )
 
 
-def _trained(path: Path) -> tuple[TransformerNetwork, HuggingFaceProcessor]:
+def _trained(path: Path) -> tuple[TransformerModel, HuggingFaceProcessor]:
     trained = TrainedNetwork.read(path)
     network = trained.network
-    if not isinstance(network, TransformerNetwork):
+    if not isinstance(network, TransformerModel):
         raise InputError(
             f"The network of {path} is a {type(network).__name__}, which has no attention heads inside a transformer: "
             "give a run of a TransformerNetwork."
