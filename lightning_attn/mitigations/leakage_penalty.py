@@ -26,7 +26,7 @@ class LeakagePenalty(Mitigation):
     """The scorer pays for what can be told about the label from its weights alone.
 
     The adversary is a ridge regression from a description of the weights to the label, solved anew in every step from
-    the moments of about the last ``memory`` batches: it needs no training, and cannot lag behind a scorer that moves.
+    the moments of about the last ``memory`` batches: it needs no training, and does not lag behind a scorer that moves.
     A second regression, from the number of positions alone, says what the weights cannot help telling. Where the two
     predict ``p`` and ``r`` for a class of frequency ``f``, the scorer pays
     ``sum_c sqrt(1 + (p - r)^2 / f) - 1``, which for small differences is the divergence between the two in nats.
@@ -51,10 +51,11 @@ class LeakagePenalty(Mitigation):
 
     moments: Tensor
     products: Tensor
+    counts: Tensor
     mass: Tensor
     squares: Tensor
 
-    def __init__(self, strength: float = 4.0, memory: int = 200, margin: float = 3.0) -> None:
+    def __init__(self, strength: float = 4.0, memory: int = 50, margin: float = 1.5) -> None:
         if not strength > 0:
             raise ValueError(f"LeakagePenalty needs a strength above 0, got {strength}; use NoMitigation for 0.")
         if memory < 2:
@@ -79,9 +80,10 @@ class LeakagePenalty(Mitigation):
         self.built = True
         self.outcomes = Outcomes(schema)
         self.description = MaskDescription(places=schema.feature_shape is None or schema.grid is not None)
-        size, outcomes = 1 + 2 + self.description.size, self.outcomes.frequency.numel()
+        size, outcomes = 2 + self.description.size, self.outcomes.frequency.numel()
         self.register_buffer("moments", torch.zeros(size, size))
         self.register_buffer("products", torch.zeros(size, outcomes))
+        self.register_buffer("counts", torch.zeros(outcomes))
         self.register_buffer("mass", torch.zeros(()))
         self.register_buffer("squares", torch.zeros(()))
 
@@ -105,51 +107,59 @@ class LeakagePenalty(Mitigation):
     def _price(self, description: Tensor, length: Tensor) -> Tensor:
         """Mean price of a batch in nats; 0, but connected to the weights, as long as nothing is remembered."""
         size = length.shape[1]
-        told, explained, frequency = self._solve(description.shape[1])
-        known, explained_by_length, _ = self._solve(size)
-        center = self._mean()[1:]
+        told, explained = self._solve(description.shape[1])
+        known, explained_by_length = self._solve(size)
         gained = (explained - explained_by_length).clamp(min=torch.finfo(explained.dtype).tiny)
-        chance = (description.shape[1] - size) * self.squares / self.mass.square().clamp(min=1)
+        chance = (description.shape[1] - size) * self._per_example()
         beyond = (1 - self.margin * chance / gained).clamp(min=0)
-        difference = (description - center) @ told - (length - center[:size]) @ known
-        squared = (difference * beyond).square() / frequency.clamp(min=_LEAST_SHARE)
+        centred = description - description.detach().mean(dim=0)
+        difference = centred @ told - centred[:, :size] @ known
+        squared = (difference * beyond).square() / self._frequency().clamp(min=_LEAST_SHARE)
         return ((1 + squared).sqrt() - 1).sum(dim=1).mean() / self.outcomes.columns
 
-    def _mean(self) -> Tensor:
-        """Means of the columns, the constant before them; shape ``(1 + K,)``."""
-        return self.moments[0] / self.mass.clamp(min=1)
+    def _frequency(self) -> Tensor:
+        """Share of each outcome, shape ``(outcomes,)``."""
+        return self.outcomes.columns * self.counts / self.counts.sum().clamp(min=1)
 
-    def _solve(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _per_example(self) -> Tensor:
+        """One over the number of examples that are remembered, those that have faded counted as less than one."""
+        return self.squares / self.mass.square().clamp(min=1)
+
+    def _solve(self, size: int) -> tuple[Tensor, Tensor]:
         """The regression on the first ``size`` columns.
 
         Returns:
-            Coefficients, ``(size, outcomes)``; the share of the variance of each outcome that they explain in what is
-            remembered, and the frequency of each outcome, both ``(outcomes,)``.
+            Coefficients, ``(size, outcomes)``, and the share of the variance of each outcome that they explain in what
+            is remembered, ``(outcomes,)``.
         """
         mass = self.mass.clamp(min=1)
-        mean, frequency = self._mean()[1 : 1 + size], self.products[0] / mass
-        covariance = self.moments[1 : 1 + size, 1 : 1 + size] / mass - mean[:, None] * mean
-        shared = self.products[1 : 1 + size] / mass - mean[:, None] * frequency
-        deviation = covariance.diagonal().clamp(min=0).sqrt()
+        covariance, shared = self.moments[:size, :size] / mass, self.products[:size] / mass
+        deviation = covariance.diagonal().sqrt()
         scale = torch.where(deviation > _LEAST_DEVIATION, 1 / deviation.clamp(min=_LEAST_DEVIATION), 0.0)
-        correlation = covariance * scale * scale[:, None]
-        shared = shared * scale[:, None]
+        correlation, shared = covariance * scale * scale[:, None], shared * scale[:, None]
         # Columns that are like others, or of few examples, share their coefficient instead of having wild ones.
-        ridge = (size * self.squares / mass.square()).clamp(min=1e-4)
-        eye = torch.eye(size, device=covariance.device)
-        coefficients = torch.linalg.solve(correlation + ridge * eye, shared)
+        ridge = (size * self._per_example()).clamp(min=1e-4)
+        coefficients = torch.linalg.solve(correlation + ridge * torch.eye(size, device=covariance.device), shared)
+        frequency = self._frequency()
         variance = (frequency * (1 - frequency)).clamp(min=_LEAST_SHARE)
-        return coefficients * scale[:, None], (shared * coefficients).sum(dim=0) / variance, frequency
+        return coefficients * scale[:, None], (shared * coefficients).sum(dim=0) / variance
 
     @torch.no_grad()
     def _remember(self, description: Tensor, outcome: Tensor) -> None:
-        """Add a batch of all processes, and let the older ones fade."""
+        """Add a batch of all processes, and let the older ones fade.
+
+        Columns and outcomes count as they differ within the batch: from batch to batch the weights change by learning,
+        and the share of each label by chance, which together would look like dependence.
+        """
         keep = 1 - 1 / self.memory
-        columns = torch.cat([torch.ones_like(description[:, :1]), description], dim=1)
-        sums = torch.cat([columns.T @ columns, columns.T @ outcome], dim=1)
-        sum_over_processes(sums)
-        count, size = sums[0, 0], self.moments.shape[0]
+        everything = torch.cat([description, outcome], dim=1)
+        count = sum_over_processes(everything.new_tensor(float(len(everything))))
+        total = sum_over_processes(everything.sum(dim=0))
+        centred = everything - total / count
+        size = self.moments.shape[0]
+        sums = sum_over_processes(centred[:, :size].T @ centred)
         self.moments.mul_(keep).add_(sums[:, :size])
         self.products.mul_(keep).add_(sums[:, size:])
-        self.mass.mul_(keep).add_(count)
-        self.squares.mul_(keep**2).add_(count)
+        self.counts.mul_(keep).add_(total[size:])
+        self.mass.mul_(keep).add_(count - 1)
+        self.squares.mul_(keep**2).add_(count - 1)

@@ -64,24 +64,26 @@ def test_the_price_is_that_of_two_ridge_regressions(classes: int, multi_label: b
         pay(mitigation, attention, batch)
         outcome = mitigation.outcomes.of(batch).flatten(1).double().numpy()
         seen.append((described(attention, batch), outcome, np.full(len(batch), (1 - 1 / 50) ** age)))
-    columns, outcome, fading = (np.concatenate(part) for part in zip(*seen, strict=True))
+    fading = np.concatenate([weight for _, _, weight in seen])
+    frequency = np.average(np.concatenate([outcome for _, outcome, _ in seen]), axis=0, weights=fading)
+    # all of it as it differs within its batch
+    columns = np.concatenate([part - part.mean(axis=0) for part, _, _ in seen])
+    outcome = np.concatenate([part - part.mean(axis=0) for _, part, _ in seen])
+    mass = sum(weight[0] * (len(weight) - 1) for _, _, weight in seen)
+    effective = mass**2 / sum(weight[0] ** 2 * (len(weight) - 1) for _, _, weight in seen)
     batch = texts(100, seed=9, classes=classes, multi_label=multi_label)
     attention = weights(batch, seed=9)
     now = described(attention, batch)
-    frequency = np.average(outcome, axis=0, weights=fading)
-    effective = fading.sum() ** 2 / (fading**2).sum()
+    now = now - now.mean(axis=0)
 
     def regression(size: int) -> tuple[np.ndarray, np.ndarray]:
-        mean = np.average(columns[:, :size], axis=0, weights=fading)
-        deviation = np.sqrt(np.average((columns[:, :size] - mean) ** 2, axis=0, weights=fading))
+        deviation = np.sqrt((fading[:, None] * columns[:, :size] ** 2).sum(axis=0) / mass)
         deviation[deviation <= 1e-5] = np.inf
-        alpha = size / effective * fading.sum()
-        known = (columns[:, :size] - mean) / deviation
-        model = Ridge(alpha=alpha).fit(known, outcome, sample_weight=fading)
-        # what the ridge estimate explains, its own shrinkage counted once
-        shared = ((known - 0) * fading[:, None]).T @ (outcome - frequency) / fading.sum()
+        known = columns[:, :size] / deviation
+        model = Ridge(alpha=size / effective * mass, fit_intercept=False).fit(known, outcome, sample_weight=fading)
+        shared = (known * fading[:, None]).T @ outcome / mass
         explained = (shared * model.coef_.T).sum(axis=0) / (frequency * (1 - frequency))
-        return model.predict((now[:, :size] - mean) / deviation), explained
+        return model.predict(now[:, :size] / deviation), explained
 
     (both, explained), (length, by_length) = regression(columns.shape[1]), regression(2)
     chance = (columns.shape[1] - 2) / effective
@@ -119,6 +121,17 @@ def test_what_chance_explains_is_free(seed: int) -> None:
     assert price.item() == 0
 
 
+def test_weights_that_change_from_batch_to_batch_tell_nothing() -> None:
+    """Whole batches of one kind of weights and mostly one label: what learning and chance do, not the scorer."""
+    mitigation = penalty(strength=1.0, margin=0.0)
+    for step in range(20):
+        batch = texts(64, seed=step)
+        batch = batch.replace(target=((torch.arange(64) % 10 < 9) == bool(step % 2)).long())
+        sharp = weights(batch, seed=step).pow(1 + 3 * (step % 2))
+        price = pay(mitigation, sharp / sharp.sum(dim=1, keepdim=True), batch)
+    assert price.item() < 0.05
+
+
 def test_weights_that_tell_cost_the_more_the_more_they_tell() -> None:
     prices = []
     for told in (0.0, 1.0, 2.0, 6.0):
@@ -154,10 +167,10 @@ def test_a_black_boxs_probabilities_are_remembered_as_such() -> None:
     for label in (0, 1):
         mitigation = penalty()
         pay(mitigation, attention, batch.replace(target=torch.full_like(batch.target, label)))
-        of_one.append(mitigation.products.clone())
+        of_one.append(mitigation.counts.clone())
     soft = penalty()
     pay(soft, attention, batch.replace(target=torch.tensor([[0.25, 0.75]]).expand(len(batch), 2)))
-    torch.testing.assert_close(soft.products, 0.25 * of_one[0] + 0.75 * of_one[1])
+    torch.testing.assert_close(soft.counts, 0.25 * of_one[0] + 0.75 * of_one[1])
 
 
 @pytest.mark.parametrize("places", [True, False])
