@@ -14,7 +14,7 @@ from lightning_attn.cli import main
 from lightning_attn.data import HuggingFaceProcessor
 from lightning_attn.explain import Explainer
 from lightning_attn.networks import TransformerNetwork
-from tests.tiny_models import save_classifier, save_tokenizer, tiny_config
+from tests.tiny_models import save_classifier, save_model, save_tokenizer, tiny_config
 
 TEXTS = ["the plot was not dull .", "a superb cast"]
 
@@ -79,11 +79,13 @@ def test_an_answerer_answers(answerer: Path, tmp_path: Path, capsys: pytest.Capt
 def test_what_does_not_fit_is_said(
     classifier: Path, answerer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    encoder = save_model(tmp_path, tiny_config("bert", save_tokenizer(tmp_path, TEXTS)))
     for options, reason in (
         ([], "Give one of --ckpt_path"),
         ([f"--model={classifier}", "--ckpt_path=best.ckpt"], "Give one of --ckpt_path"),
         ([f"--model={answerer}"], "answers questions: give each text its question (--query)"),
         ([f"--model={tmp_path / 'nowhere'}"], "no tokenizer to be loaded"),
+        ([f"--model={encoder}"], "is a BertModel, without a classifier whose predictions could be explained"),
     ):
         assert main(["explain", "--text", TEXTS[0], *options]) == 2
         error = " ".join(capsys.readouterr().err.split())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_attn.data.hf_processor import HuggingFacePairProcessor, HuggingFaceProcessor
 from lightning_attn.data.processor import TextProcessor
 from lightning_attn.data.windows import QuestionProcessor
-from lightning_attn.networks.hub_classifier import answers_questions
+from lightning_attn.networks.hub_classifier import architectures
 from lightning_attn.networks.transformer import TransformerNetwork
 from lightning_attn.networks.transformer_model import TransformerModel
 from lightning_attn.networks.transformer_qa import TransformerQANetwork
@@ -32,7 +33,10 @@ def read_transformer(given: str) -> tuple[TransformerModel, HuggingFaceProcessor
         return _trained(_checkpoint(path))
     if path.is_file() or path.suffix == ".ckpt":
         return _trained(path)
-    return read_hub_model(given)
+    place = _place(given)
+    if _are(architectures(place), "QuestionAnswering"):
+        return _answerer(place)
+    return _classifier(HuggingFaceProcessor(place))
 
 
 def read_hub_model(given: str, pairs: bool = False) -> tuple[TransformerModel, HuggingFaceProcessor]:
@@ -43,23 +47,33 @@ def read_hub_model(given: str, pairs: bool = False) -> tuple[TransformerModel, H
         pairs: Whether a classifier reads a text with a query, as in inference.
 
     Raises:
-        InputError: There is none, or it cannot be used; it says why.
+        InputError: There is none, it has no classifier of its own, or it cannot be used; it says why.
     """
     place = _place(given)
-    if answers_questions(place):
-        asking = QuestionProcessor(place)
-        asking.fit([])
-        answerer = TransformerQANetwork(place).build(asking.schema()).eval()
-        answerer.requires_grad_(False)
-        return answerer, asking
-    network, processor = _classifier((HuggingFacePairProcessor if pairs else HuggingFaceProcessor)(place))
-    network.requires_grad_(False)
-    return network, processor
+    kinds = architectures(place)
+    if _are(kinds, "QuestionAnswering"):
+        return _answerer(place)
+    if kinds and not _are(kinds, "SequenceClassification"):
+        raise InputError(
+            f"{given} is a {' and '.join(kinds)}, without a classifier whose predictions could be explained: fine-tune "
+            "it (configs/transformers/sst_self_attention.yaml), or take a model that classifies or answers questions."
+        )
+    return _classifier((HuggingFacePairProcessor if pairs else HuggingFaceProcessor)(place))
+
+
+def _are(kinds: Sequence[str], task: str) -> bool:
+    return any(kind.endswith(f"For{task}") for kind in kinds)
 
 
 def _place(given: str) -> str:
     path = Path(given).expanduser()
     return str(path) if path.exists() else given
+
+
+def _answerer(place: str) -> tuple[TransformerQANetwork, QuestionProcessor]:
+    processor = QuestionProcessor(place)
+    processor.fit([])
+    return TransformerQANetwork(place).build(processor.schema()).eval(), processor
 
 
 def _classifier(processor: HuggingFaceProcessor) -> tuple[TransformerNetwork, HuggingFaceProcessor]:

@@ -88,15 +88,14 @@ def load_answerer(network: HubModel, found: PretrainedConfig) -> PreTrainedModel
     return cast("PreTrainedModel", model)
 
 
-def answers_questions(name_or_path: str) -> bool:
-    """Whether a model of Hugging Face says of itself that it answers by spans of a text; False if there is none."""
+def architectures(name_or_path: str) -> list[str]:
+    """What a model of Hugging Face says of itself, such as ``BertForSequenceClassification``; empty if it does not."""
     from transformers import AutoConfig
 
     try:
-        found = AutoConfig.from_pretrained(name_or_path)
+        return list(AutoConfig.from_pretrained(name_or_path).architectures or [])
     except (OSError, ValueError, KeyError):
-        return False  # whoever loads it says why
-    return any(name.endswith("ForQuestionAnswering") for name in found.architectures or [])
+        return []  # whoever loads it says why
 
 
 def own_schema(found: PretrainedConfig) -> DataSchema:

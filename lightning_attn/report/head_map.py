@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 
 #: Rules of the page that a map stands on; the colours are those of the page.
 HEAD_MAP_STYLE = """
-.heads { border-collapse: separate; border-spacing: 2px; margin: .5em 0; font-size: .8em; }
-.heads th { font-weight: 400; color: var(--faint); padding: 0 .4em; text-align: right; }
-.heads td { width: 1.7em; height: 1.5em; border-radius: .25em; background: var(--line); text-align: center; }
-.heads td.important { background: var(--win); color: #fff; font-weight: 600; }
+details .heads { border-collapse: separate; border-spacing: 2px; margin: .5em 0; font-size: .85em; }
+details .heads td, details .heads th { min-width: 2.1em; height: 1.7em; padding: 0; overflow-wrap: normal;
+  text-align: center; vertical-align: middle; }
+details .heads th { font-weight: 400; color: var(--faint); padding: 0 .3em; }
+details .heads td { border-radius: .25em; background: var(--line); }
+details .heads td.important { background: var(--win); color: #fff; font-weight: 600; }
 """
 
 
