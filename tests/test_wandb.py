@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,14 @@ def offline_records(path: Path) -> Iterator[pb.Record]:
             parts = []
 
 
+def wait_for_the_end(path: Path) -> None:
+    """The writer is another process, which may still be at it when wandb.finish() returns on a busy machine."""
+    until = time.monotonic() + 60
+    while "exit" not in [record.WhichOneof("record_type") for record in offline_records(path)]:
+        assert time.monotonic() < until, f"{path} does not come to its end"
+        time.sleep(0.1)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A finished run of three epochs, after a sanity check."""
@@ -47,7 +56,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         run = trainer(place, max_epochs=EPOCHS, logger=logger, callbacks=callbacks, num_sanity_val_steps=2)
         run.fit(tiny_module(data), data)
         wandb.finish()
-        yield next(place.glob("wandb/offline-run-*"))
+        written = next(place.glob("wandb/offline-run-*"))
+        wait_for_the_end(next(written.glob("*.wandb")))
+        yield written
 
 
 @pytest.fixture(scope="module")
