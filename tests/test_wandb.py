@@ -2,9 +2,9 @@
 
 import json
 import struct
-import time
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,12 +34,15 @@ def offline_records(path: Path) -> Iterator[pb.Record]:
             parts = []
 
 
-def wait_for_the_end(path: Path) -> None:
-    """The writer is another process, which may still be at it when wandb.finish() returns on a busy machine."""
-    until = time.monotonic() + 60
+def finished_run(place: Path) -> Path:
+    """Finish the run; its folder once all is written, by a process that may still be at it on a busy machine."""
+    wandb.finish()
+    folder = next(place.glob("wandb/offline-run-*"))
+    path, until = next(folder.glob("*.wandb")), time.monotonic() + 60
     while "exit" not in [record.WhichOneof("record_type") for record in offline_records(path)]:
         assert time.monotonic() < until, f"{path} does not come to its end"
         time.sleep(0.1)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         callbacks = [FaithfulnessCallback(), AttentionTableCallback(max_examples=4)]
         run = trainer(place, max_epochs=EPOCHS, logger=logger, callbacks=callbacks, num_sanity_val_steps=2)
         run.fit(tiny_module(data), data)
-        wandb.finish()
-        written = next(place.glob("wandb/offline-run-*"))
-        wait_for_the_end(next(written.glob("*.wandb")))
-        yield written
+        yield finished_run(place)
 
 
 @pytest.fixture(scope="module")

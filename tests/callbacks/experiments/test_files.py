@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import wandb
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -18,7 +17,7 @@ from lightning_attn.loggers import start_wandb, use_epoch_axis
 from lightning_attn.modules import AttentionClassifier
 from tests.callbacks.experiments.test_callbacks import NAMES, document, four, ours
 from tests.runs import loader, tiny_data, tiny_module, trainer
-from tests.test_wandb import offline_records
+from tests.test_wandb import finished_run, offline_records
 from tests.toys import toy_batch, toy_network
 
 
@@ -85,8 +84,7 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         data = tiny_data(val=9)
         run = trainer(place, max_epochs=2, logger=logger, callbacks=four(max_examples=7), num_sanity_val_steps=2)
         run.fit(tiny_module(data), data)
-        wandb.finish()
-        yield next(place.glob("wandb/offline-run-*"))
+        yield finished_run(place)
 
 
 def test_wandb_gets_curves_figures_and_a_table_of_all_examples(offline: Path) -> None:
