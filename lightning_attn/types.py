@@ -225,6 +225,11 @@ class DataSchema:
         """Class probabilities, same shape as ``logits`` ``(..., C)``: softmax, or sigmoid if ``multi_label``."""
         return logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name a class, in the order of the logits: their numbers where they have no names."""
+        return self.class_names or tuple(str(number) for number in range(self.num_classes))
+
     def named_target(self, target: Tensor) -> str:
         """Name of the class, or names of the classes, of one example.
 
@@ -245,7 +250,7 @@ class DataSchema:
 
     def _named(self, chosen: Tensor) -> str:
         classes = chosen.nonzero().squeeze(-1).tolist()
-        return ", ".join(self.class_names[number] if self.class_names else str(number) for number in classes) or "none"
+        return ", ".join(self.names[number] for number in classes) or "none"
 
     def default_number(self, inputs: Tensor) -> Tensor:
         """Which default token each id is, from 0, and below 0 for every other id; shape of ``inputs``, token ids.

@@ -106,12 +106,8 @@ class Arm:
 
     def fits(self, mask: str, data: str = "") -> bool:
         """Whether it makes sense where the mask acts there on these data."""
-        if self.scaling is not None:
-            return data not in PICTURES and mask in (
-                "local",
-                "contextual",
-                "hard",
-            )  # the scales are of words whose values are pooled
+        if self.scaling is not None:  # the scales are of words whose values are pooled
+            return data not in PICTURES and mask in ("local", "contextual", "hard")
         if self.attention is not None:
             return mask != "hard"
         return mask == "hard" or not self.hard

@@ -49,7 +49,7 @@ class PredictionsFile(Callback):
         if outputs is None:
             return
         schema = network_of(pl_module).schema
-        names = schema.class_names or tuple(str(number) for number in range(schema.num_classes))
+        names = schema.names
         # Features of instances are neither written nor small.
         wanted = [name for name in outputs if name != "inputs" or self._processor is not None]
         columns = {name: outputs[name].cpu().tolist() for name in wanted}

@@ -137,7 +137,7 @@ def _head_map(path: str, network: AttentionNetwork) -> str:
     from lightning_attn.report.head_map import head_map
 
     assert isinstance(network, TransformerModel)  # no other can be explained by a method that chooses attention heads
-    content = HeadsFile.read(path, network)
+    content = HeadsFile.read(path)  # the method has seen that it is of this network
     return head_map(content.layers, network.heads_per_layer, content.reasons)
 
 

@@ -46,23 +46,18 @@ class AnswerReader(Reader):
         chosen, spans = self._decided(windows, device)
         batch = windows[chosen.tolist()].to(device)
         with torch.no_grad():
-            probabilities = self.network(batch).logits.double().softmax(dim=-1)
+            probabilities = self.network.spans(self.network.ends(batch)).double().softmax(dim=-1)
         length = batch.valid.shape[1]
         target = self.network.number(torch.as_tensor(spans, device=device), length)
         highest, columns = probabilities.topk(min(4 * MOST, probabilities.shape[-1]), dim=-1)
         reading = Reading(batch, target, [], [], [], [])
         for row, question in enumerate(asked):
-
-            def words(column: int, row: int = row, question: Question = question) -> str:
-                span = np.array([divmod(column, length)])
-                first, end = windows.characters(chosen[row : row + 1], span)[0]
-                return question.context[first:end] if column else NO_ANSWER
-
-            predicted = words(int(target[row]))
+            predicted = _words(windows, chosen[row], divmod(int(target[row]), length))
             likely = {predicted: 0.0}
             for column, probability in zip(columns[row].tolist(), highest[row].tolist(), strict=True):
                 if probability > 0:  # what is no span of the window has none
-                    likely[words(column)] = likely.get(words(column), 0.0) + probability
+                    answer = _words(windows, chosen[row], divmod(column, length))
+                    likely[answer] = likely.get(answer, 0.0) + probability
             # the predicted one may not be the most probable of its window where another window knows of an answer
             likely[predicted] = likely[predicted] or float(probabilities[row, target[row]])
             ranked = sorted(likely.items(), key=lambda pair: (pair[0] != predicted, -pair[1]))
@@ -75,17 +70,15 @@ class AnswerReader(Reader):
 
     def _decided(self, windows: WindowDataset, device: torch.device) -> tuple[Array, Array]:
         """Of Q questions the window that decides, shape ``(Q,)``, and first and last token, shape ``(Q, 2)``."""
-        spans, best, none = [], [], []
+        best: list[Array] = []
+        spans: list[Array] = []
+        none: list[Array] = []
         for first in range(0, len(windows), _AT_ONCE):
             batch = windows[list(range(first, min(first + _AT_ONCE, len(windows))))].to(device)
             with torch.no_grad():
-                logits = self.network(batch).logits
-            none.append(logits[:, 0].double().cpu().numpy())
-            logits[:, 0] = -torch.inf
-            highest, column = logits.max(dim=-1)
-            best.append(highest.double().cpu().numpy())
-            length = batch.valid.shape[1]
-            spans.append(torch.stack([column // length, column % length], dim=1).cpu().numpy())
+                found = self.network.best_spans(self.network.ends(batch))
+            for kept, values in zip((best, spans, none), found, strict=True):
+                kept.append(values.cpu().numpy())
         answers, silences, places = np.concatenate(best), np.concatenate(none), np.concatenate(spans)
         chosen = np.empty(len(windows.questions), dtype=np.int64)
         for number in range(len(chosen)):
@@ -106,3 +99,9 @@ class AnswerReader(Reader):
         words = iter([piece for piece, special in zip(surface, encoded.special.tolist(), strict=True) if not special])
         tokens = [question.context[first:end].strip() if first >= 0 else next(words) for first, end in spans.tolist()]
         return tokens, [int(first < 0) for first, _ in spans.tolist()]
+
+
+def _words(windows: WindowDataset, window: int, span: tuple[int, int]) -> str:
+    """What a span of a window is in its context, given as first and last token."""
+    first, end = windows.characters(np.array([window]), np.array([span]))[0]
+    return windows.questions[windows.owner[window]].context[first:end] if any(span) else NO_ANSWER

@@ -139,7 +139,6 @@ class Explainer:
         self, texts: list[str], queries: list[str] | None, methods: Mapping[str, attribution.Attribution]
     ) -> list[Explanation]:
         reading = self._reader.read(texts, queries, self.device)
-        schema = self.network.schema
         scores: dict[str, torch.Tensor] = {}
         lenders: list[list[NeighbourText]] | None = None
         for name, method in methods.items():
@@ -147,7 +146,7 @@ class Explainer:
                 borrowed = method.borrow(self.network, reading.batch, reading.target)
                 scores[name] = borrowed.scores
                 assert borrowed.neighbours is not None
-                names = schema.class_names or tuple(str(number) for number in range(schema.num_classes))
+                names = self.network.schema.names
                 lenders = neighbour_texts(method.index, borrowed.neighbours, self.processor.tokens, names)
             else:
                 scores[name] = method.attribute(self.network, reading.batch, reading.target)

@@ -85,7 +85,7 @@ class ClassReader(Reader):
         with torch.no_grad():
             probabilities = schema.probabilities(self.network(batch).logits)
         target = probabilities.argmax(dim=-1)
-        names = schema.class_names or tuple(str(number) for number in range(schema.num_classes))
+        names = schema.names
         tokens: list[list[str]] = []
         sides: list[list[int] | None] = []
         for row, text in enumerate(texts):

@@ -27,6 +27,25 @@ def mask_features(attention: Tensor, allowed: Tensor) -> Tensor:
     return features.masked_fill(~allowed[..., None], 0.0)
 
 
+def mask_places(attention: Tensor, allowed: Tensor, place: Tensor, bins: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the mass of a mask is.
+
+    Args:
+        attention: Shape ``(B, L)``.
+        allowed: Positions that may be attended, shape ``(B, L)``, bool.
+        place: Of each position, from 0 to 1, shape ``(B, L)``; see :func:`mask_features`.
+        bins: Equal parts of the text.
+
+    Returns:
+        Mean and variance of the place, each ``(B, 1)``, and the mass in each part, ``(B, bins)``.
+    """
+    mean = (attention * place).sum(dim=-1, keepdim=True)
+    variance = (attention * (place - mean).square()).sum(dim=-1, keepdim=True)
+    part = (place * bins).long().clamp(max=bins - 1)
+    mass = attention.new_zeros(len(attention), bins).scatter_add(-1, part, attention * allowed)
+    return mean, variance, mass
+
+
 class MaskClassifier(nn.Module, ABC):
     """A small network from attention weights to label logits; it never sees the text."""
 
@@ -98,9 +117,6 @@ class SummaryMaskClassifier(MaskClassifier):
         count = allowed.sum(dim=-1).clamp(min=1).to(attention.dtype)
         place = mask_features(attention, allowed)[..., 2]
         entropy = -(attention * attention.clamp_min(torch.finfo(attention.dtype).tiny).log()).sum(dim=-1)
-        mean = (attention * place).sum(dim=-1)
-        spread = (attention * (place - mean[:, None]).square()).sum(dim=-1)
-        tenth = (place * self.bins).long().clamp(max=self.bins - 1)
-        mass = attention.new_zeros(len(attention), self.bins).scatter_add(-1, tenth, attention * allowed)
-        summary = [count.log() / 4, entropy - count.log(), attention.amax(dim=-1), mean, spread.clamp(min=0).sqrt()]
-        return torch.cat([torch.stack(summary, dim=-1), mass], dim=-1)
+        mean, variance, mass = mask_places(attention, allowed, place, self.bins)
+        summary = torch.stack([count.log() / 4, entropy - count.log(), attention.amax(dim=-1)], dim=-1)
+        return torch.cat([summary, mean, variance.clamp(min=0).sqrt(), mass], dim=-1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lightning_attn.mitigations.mask_classifier import mask_features
+from lightning_attn.mitigations.mask_classifier import mask_features, mask_places
 
 _BINS = 10
 _LEAST = -4.0  # of ln(a_i n): what is smaller weighs nothing, and tells nothing
@@ -62,10 +62,7 @@ class MaskDescription(nn.Module):
         ]
         inputs = [log / 2, torch.ones_like(log)]
         if self.places:
-            mean = (attention * place).sum(dim=-1, keepdim=True)
-            variance = (attention * (place - mean).square()).sum(dim=-1, keepdim=True)
-            tenth = (place * _BINS).long().clamp(max=_BINS - 1)
-            mass = attention.new_zeros(len(attention), _BINS).scatter_add(-1, tenth, attention * allowed)
+            mean, variance, mass = mask_places(attention, allowed, place, _BINS)
             columns += [mean, variance.clamp(min=_SPREAD).sqrt(), mass]
             inputs.append(2 * place - 1)
         hidden = (torch.stack(inputs, dim=-1) @ self.layer.to(attention.dtype)).relu()

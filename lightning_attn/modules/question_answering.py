@@ -130,11 +130,7 @@ class QuestionAnswerer(AttentionModule):
         if loss is not None:
             each = F.cross_entropy(ends.flatten(0, 1).float(), batch.target.flatten(), reduction="none")
             loss.update(each.view(-1, 2).mean(dim=1), batch.index)
-        logits, length = self.network.spans(ends), ends.shape[-1]
-        none = logits[:, 0].clone()
-        logits[:, 0] = logits.min()
-        best, number = logits.max(dim=-1)
-        tokens = number[:, None] // logits.new_tensor([length, 1]).long() % length
+        best, tokens, none = self.network.best_spans(ends)
         dataset = self._data().dataset(split)
         rows = batch.index.cpu().numpy()
         characters = batch.index.new_tensor(dataset.characters(rows, tokens.cpu().numpy()))

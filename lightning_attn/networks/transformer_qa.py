@@ -134,6 +134,19 @@ class TransformerQANetwork(TransformerModel):
         both = torch.add(ends[:, 0, :, None], ends[:, 1, None], alpha=1)
         return both.masked_fill(~possible, torch.finfo(ends.dtype).min / 2).flatten(1)
 
+    def best_spans(self, ends: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The best answer of each of B windows, from the logits of its ends, shape ``(B, 2, L)``.
+
+        Returns:
+            Its logit, shape ``(B,)``; its first and last position, shape ``(B, 2)``; and the logit of no answer, which
+            it is not compared with, shape ``(B,)``.
+        """
+        logits, length = self.spans(ends), ends.shape[-1]
+        none = logits[:, 0].clone()
+        logits[:, 0] = logits.min()
+        best, number = logits.max(dim=-1)
+        return best, torch.stack([number // length, number % length], dim=1), none
+
     def number(self, span: Tensor, length: int) -> Tensor:
         """Column of the logits, shape ``(B,)``, of spans given as first and last position, shape ``(B, 2)``."""
         return span[:, 0] * length + span[:, 1]

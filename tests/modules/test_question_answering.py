@@ -127,17 +127,23 @@ def figures(folder: Path) -> dict[str, float]:
     return {name: float(value) for name, value in row.items() if name.startswith("test/")}
 
 
+def answering(folder: Path, model: Path, module: dict[str, Any], data: dict[str, Any], trained: dict[str, Any]) -> Path:
+    """A configuration that trains the tiny model on questions, with these arguments beside."""
+    split = {"name_or_path": str(model), "max_length": 22, "stride": 4}
+    processor = {"class_path": "QuestionProcessor", "init_args": split}
+    network = {"class_path": "TransformerQANetwork", "init_args": {"name_or_path": str(model)}}
+    return write_config(
+        folder,
+        model={"class_path": "QuestionAnswerer", "init_args": {"network": network, **module}},
+        data={"class_path": "SQuADDataModule", "init_args": {"processor": processor, **data}},
+        trainer={"accelerator": "cpu", "devices": 1, **trained},
+    )
+
+
 def test_the_command_line_trains_tests_and_goes_on(model: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", lacking=True)
-    processor = {"class_path": "QuestionProcessor", "init_args": {"name_or_path": str(model), "max_length": 22}}
-    processor["init_args"]["stride"] = 4  # type: ignore[index]
-    network = {"class_path": "TransformerQANetwork", "init_args": {"name_or_path": str(model)}}
-    config = write_config(
-        tmp_path,
-        model={"class_path": "QuestionAnswerer", "init_args": {"network": network, "lr_scheduler": "WarmupLinear"}},
-        data={"class_path": "SQuADDataModule", "init_args": {"train": str(path), "processor": processor}},
-        trainer={"max_epochs": 2, "accelerator": "cpu", "devices": 1, "precision": "bf16-mixed"},
-    )
+    trained = {"max_epochs": 2, "precision": "bf16-mixed"}
+    config = answering(tmp_path, model, {"lr_scheduler": "WarmupLinear"}, {"train": str(path)}, trained)
     folder = run("fit", config, tmp_path / "runs")
     checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     assert checkpoint["schema"]["spans"] is True
@@ -169,18 +175,7 @@ def test_predict_and_explain_answer_alike(
     lacking: bool, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path / "a.json", lacking=lacking)
-    processor = {"class_path": "QuestionProcessor", "init_args": {"name_or_path": str(model), "max_length": 22}}
-    processor["init_args"]["stride"] = 4  # type: ignore[index]
-    network = {"class_path": "TransformerQANetwork", "init_args": {"name_or_path": str(model)}}
-    config = write_config(
-        tmp_path,
-        model={"class_path": "QuestionAnswerer", "init_args": {"network": network}},
-        data={
-            "class_path": "SQuADDataModule",
-            "init_args": {"train": str(path), "test": str(path), "processor": processor},
-        },
-        trainer={"max_epochs": 3, "accelerator": "cpu", "devices": 1},
-    )
+    config = answering(tmp_path, model, {}, {"train": str(path), "test": str(path)}, {"max_epochs": 3})
     folder = run("fit", config, tmp_path / "runs")
     best = str(folder / "checkpoints" / "best.ckpt")
     predicted = run("predict", config, tmp_path / "predicted", f"--ckpt_path={best}")

@@ -153,7 +153,7 @@ class ExperimentCallback(SampledCallback, Generic[Result]):
             split=split,
             moment=moment,
             settings={**self.settings, **common},
-            classes=schema.class_names or tuple(str(number) for number in range(schema.num_classes)),
+            classes=schema.names,
             index=columns["index"],
             target=columns["target"],
             prediction=columns["prediction"],
