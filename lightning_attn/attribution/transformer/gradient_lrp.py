@@ -81,7 +81,7 @@ def derivative_rules(network: TransformerModel) -> Iterator[None]:
     """
 
     def through(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        return _proportional(inputs[0], output)
+        return _Proportional.apply(inputs[0], output.detach())  # type: ignore[no-untyped-call, no-any-return]
 
     handles = [part.register_forward_hook(through) for part in composed_activations(network)]
     try:
@@ -102,25 +102,49 @@ class _Derivatives(TorchFunctionMode):
         if func is F.layer_norm and args[0].requires_grad:
             return _normalised(*args, **named)
         if func in ACTIVATIONS and args[0].requires_grad:
-            return _proportional(args[0], func(*args, **named))
+            with torch.no_grad():
+                output = func(*args, **named)
+            return _Proportional.apply(args[0], output)  # type: ignore[no-untyped-call]
         return func(*args, **named)
 
 
 def _normalised(
     x: Tensor, shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
-    """Layer normalisation whose denominator is a constant."""
-    places = tuple(range(-len(shape), 0))
-    centred = x - x.mean(dim=places, keepdim=True)
-    scaled = centred * (centred.detach().square().mean(dim=places, keepdim=True) + eps).rsqrt()
-    scaled = scaled if weight is None else scaled * weight
-    return scaled if bias is None else scaled + bias
+    return _Normalised.apply(x, shape, weight, bias, eps)  # type: ignore[no-untyped-call, no-any-return]
 
 
-def _proportional(x: Tensor, output: Tensor) -> Tensor:
+class _Normalised(Function):
+    """Layer normalisation over the last dimensions whose denominator is a constant."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
+        output, _, scale = torch.native_layer_norm(x, list(shape), weight, bias, eps)
+        ctx.save_for_backward(weight, scale)
+        ctx.places = tuple(range(-len(shape), 0))
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        weight, scale = ctx.saved_tensors
+        scaled = gradient * scale if weight is None else gradient * weight * scale
+        return scaled - scaled.mean(dim=ctx.places, keepdim=True), None, None, None, None
+
+
+class _Proportional(Function):
     """The output of an activation, with the derivative ``f(x) / x``; 0 where x is 0."""
-    slope = torch.where(x == 0, 0.0, output / torch.where(x == 0, 1.0, x)).detach()
-    return output.detach() + slope * (x - x.detach())
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, output: Tensor) -> Tensor:
+        ctx.save_for_backward(x, output)
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        x, output = ctx.saved_tensors
+        return (output / x).masked_fill_(x == 0, 0.0).mul_(gradient), None
 
 
 class _HalvedAttend(Attend):
@@ -131,8 +155,9 @@ class _HalvedAttend(Attend):
         self.rule = rule
 
     def attend(self, layer: int, given: Projections) -> Tensor:
-        weights = replace(given, query=_half(given.query), key=_half(given.key)).weights()
-        return self.chosen(_half(weights) @ _half(given.value), layer)
+        # Half of what arrives at the context goes to weights and values each; a gradient is linear.
+        context = replace(given, query=_half(given.query), key=_half(given.key)).fused()
+        return self.chosen(_half(context), layer)
 
     def chosen(self, context: Tensor, layer: int) -> Tensor:
         """The context, whose gradient goes back to the chosen attention heads only."""
@@ -149,7 +174,7 @@ class _ConstantAttend(_HalvedAttend):
 
 def _half(x: Tensor) -> Tensor:
     """The same numbers, half of the gradient."""
-    return x.detach() + (x - x.detach()) / 2
+    return x.detach().lerp(x, 0.5)
 
 
 class _Chosen(Function):

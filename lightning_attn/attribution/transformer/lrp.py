@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_attn.attribution.base import register
 from lightning_attn.attribution.transformer.base import TransformerAttribution
-from lightning_attn.attribution.transformer.relevance import propagate
+from lightning_attn.attribution.transformer.relevance import propagate, weight_relevance
 from lightning_attn.networks.transformer_model import TransformerModel
 from lightning_attn.types import Batch
 
@@ -25,7 +25,7 @@ class PartialLRP(TransformerAttribution):
 
     def look(self, network: TransformerModel, batch: Batch, target: Tensor) -> Tensor:
         """See :meth:`TransformerAttribution.look`; 0 or more."""
-        last = propagate(network, batch, target).maps[-1].relu().mean(dim=1)
+        last = weight_relevance(network, batch, target, lowest=-1)[0].relu().mean(dim=1)
         return torch.einsum("bq,bqk->bk", network.answer_rows(batch, target).to(last.dtype), last)
 
 

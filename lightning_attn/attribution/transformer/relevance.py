@@ -62,12 +62,40 @@ def propagate(network: TransformerModel, batch: Batch, target: Tensor, rule: Hea
         target: Class, shape ``(B,)``.
         rule: What happens to the relevance of each attention head; None means ``EveryHead()``.
     """
+    logits, attend, embedded = _run(network, batch, rule)
+    (embedding,) = torch.autograd.grad(logits, embedded, _start(logits, target))
+    return Relevance([attend.maps[layer] for layer in range(len(attend.maps))], embedding)
+
+
+def weight_relevance(
+    network: TransformerModel, batch: Batch, target: Tensor, rule: HeadRule | None = None, lowest: int = 0
+) -> list[Tensor]:
+    """The maps of :func:`propagate` from layer ``lowest`` on; what lies below its weights is not visited.
+
+    Args:
+        network: In evaluation mode.
+        batch: B texts.
+        target: Class, shape ``(B,)``.
+        rule: See :func:`propagate`.
+        lowest: From 0; -1 is the last layer.
+
+    Returns:
+        The lowest first, shape ``(B, M, L, L)`` each.
+    """
+    logits, attend, _ = _run(network, batch, rule)
+    torch.autograd.grad(logits, attend.weights[lowest], _start(logits, target))
+    return [attend.maps[layer] for layer in range(len(attend.weights))[lowest:]]
+
+
+def _run(network: TransformerModel, batch: Batch, rule: HeadRule | None) -> tuple[Tensor, _RelevanceAttend, Tensor]:
     attend = _RelevanceAttend(rule or EveryHead())
     with relevance_rules(network) as embedded:
         logits = network.run(network.embed(batch).detach(), batch, attend)
-    start = F.one_hot(target, logits.shape[-1]).to(logits.dtype)
-    (embedding,) = torch.autograd.grad(logits, embedded, start)
-    return Relevance([attend.maps[layer] for layer in range(len(attend.maps))], embedding)
+    return logits, attend, embedded[0]
+
+
+def _start(logits: Tensor, target: Tensor) -> Tensor:
+    return F.one_hot(target, logits.shape[-1]).to(logits.dtype)
 
 
 @contextmanager
@@ -128,11 +156,12 @@ def _two_activations(args: Sequence[Any]) -> bool:
 
 
 class _RelevanceAttend(Attend):
-    """Attention by its rules, and the maps of relevance of its weights, by layer."""
+    """Attention by its rules; the weights of each layer, and the maps of their relevance, by layer."""
 
     def __init__(self, rule: HeadRule) -> None:
         super().__init__()
         self.rule = rule
+        self.weights: list[Tensor] = []
         self.maps: dict[int, Tensor] = {}
 
     def attend(self, layer: int, given: Projections) -> Tensor:
@@ -140,6 +169,7 @@ class _RelevanceAttend(Attend):
         with torch.no_grad():  # no relevance goes to the padding term: it is no operand here
             softmax = given.masked(scores * given.scaling).softmax(dim=-1)
         weights = Identity.apply(scores, softmax)  # type: ignore[no-untyped-call]
+        self.weights.append(weights)
         context: Tensor = _Context.apply(weights, given.value, self, layer)  # type: ignore[no-untyped-call]
         return context
 
@@ -159,8 +189,8 @@ class _Context(Function):
         weights, value, context = ctx.saved_tensors
         share = ratio(relevance, context)
         rule: HeadRule = ctx.attend.rule
-        factor = rule.factor(relevance, ctx.layer)
-        whole = weights * (share @ value.transpose(-2, -1))
-        to_weights = whole * factor / 2
+        half = rule.factor(relevance, ctx.layer) / 2
+        whole = (share @ value.transpose(-2, -1)).mul_(weights)
+        to_weights = whole * half
         ctx.attend.maps[ctx.layer] = rule.kept(whole, to_weights)
-        return to_weights, value * (weights.transpose(-2, -1) @ share) * factor / 2, None, None
+        return to_weights, (weights.transpose(-2, -1) @ (share * half)).mul_(value), None, None

@@ -11,18 +11,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
 #: Below this share of the products' absolute sum, a sum of positive products is rounding noise.
 _NOISE = 1e-5
+_EPSILON = 1e-9
 
 
 def ratio(relevance: Tensor, total: Tensor) -> Tensor:
     """``R / (Z + 1e-9)``, whatever the sign of Z; 0 where Z is 0."""
-    return torch.where(total == 0, 0.0, relevance / torch.where(total == 0, 1.0, total + 1e-9))
+    return (relevance / (total + _EPSILON)).masked_fill_(total == 0, 0.0)
 
 
 class Linear(Function):
@@ -45,8 +45,9 @@ class Linear(Function):
         size, magnitude = x.abs(), weight.abs()
         absolute = F.linear(size, magnitude)
         total = product + absolute
-        share = ratio(relevance, torch.where(total > _NOISE * absolute, total, 0.0))
-        return x * (share @ weight) + size * (share @ magnitude), None, None
+        noise = total <= absolute.mul_(_NOISE)
+        share = (relevance / total.add_(_EPSILON)).masked_fill_(noise, 0.0)
+        return (share @ weight).mul_(x).addcmul_(size, share @ magnitude), None, None
 
 
 class Identity(Function):
@@ -83,8 +84,8 @@ class Add(Function):
         to_a, to_b = a * share, b * share
         total, from_a, from_b = _sums(relevance), _sums(to_a), _sums(to_b)
         absolute = from_a.abs() + from_b.abs()
-        to_a = to_a * ratio(total * ratio(from_a.abs(), absolute), from_a)
-        to_b = to_b * ratio(total * ratio(from_b.abs(), absolute), from_b)
+        to_a *= ratio(total * ratio(from_a.abs(), absolute), from_a)
+        to_b *= ratio(total * ratio(from_b.abs(), absolute), from_b)
         return to_a, to_b
 
 
@@ -102,8 +103,8 @@ class Product(Function):
     def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor, Tensor]:
         """Relevance of ``x`` and of ``y``."""
         x, y, product = ctx.saved_tensors
-        share = ratio(relevance, product)
-        return x * (share @ y.transpose(-2, -1)) / 2, y * (x.transpose(-2, -1) @ share) / 2
+        half = ratio(relevance / 2, product)
+        return (half @ y.transpose(-2, -1)).mul_(x), (x.transpose(-2, -1) @ half).mul_(y)
 
 
 def _sums(relevance: Tensor) -> Tensor:

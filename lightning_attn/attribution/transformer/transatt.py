@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_attn.attribution.base import register
 from lightning_attn.attribution.transformer.base import TransformerAttribution, rows_of_product, trace
 from lightning_attn.attribution.transformer.head_rules import ChosenHeads, EveryHead, HeadRule, ReleasedChosenHeads
-from lightning_attn.attribution.transformer.relevance import propagate
+from lightning_attn.attribution.transformer.relevance import weight_relevance
 from lightning_attn.networks.transformer_model import TransformerModel
 from lightning_attn.types import Batch
 
@@ -34,9 +34,9 @@ class TransAtt(TransformerAttribution):
         self.rule.check(network)
         traced = trace(network, batch, target)
         gradients = traced.gradients(traced.maps)
-        maps = propagate(network, batch, target, self.rule).maps
+        maps = weight_relevance(network, batch, target, self.rule)
         pairs = zip(gradients, maps, strict=True)
-        products = [(gradient * one).relu().mean(dim=1) for gradient, one in pairs]
+        products = [(gradient * one).relu_().mean(dim=1) for gradient, one in pairs]
         return rows_of_product(products, network.answer_rows(batch, target).to(products[0].dtype))
 
 

@@ -196,7 +196,9 @@ class MaskJudge:
         return self.distribution.sample(torch.zeros(batch.valid.shape, device=self.device), batch)
 
     def _fit(self, evaluator: Evaluator, masks: Masks, epochs: int) -> None:
-        optimizer = torch.optim.Adam(evaluator.parameters(), lr=self.training.rate, weight_decay=self.training.decay)
+        optimizer = torch.optim.Adam(
+            evaluator.parameters(), lr=self.training.rate, weight_decay=self.training.decay, fused=True
+        )
         # Callbacks measure within evaluation, where gradients are off, and must leave the random state as it was.
         with torch.inference_mode(False), torch.enable_grad(), seeded(self.training.seed + 1, self.device):
             best, kept = self._held_out_loss(evaluator, masks), copy.deepcopy(evaluator.state_dict())

@@ -17,7 +17,8 @@ from lightning_attn.attribution.transformer import (
     ReleasedMaskLRP,
     TransAtt,
 )
-from lightning_attn.attribution.transformer.relevance import propagate, relevance_rules
+from lightning_attn.attribution.transformer.head_rules import HeadRule
+from lightning_attn.attribution.transformer.relevance import propagate, relevance_rules, weight_relevance
 from lightning_attn.attribution.transformer.relevance_rules import Add, Linear, Product
 from lightning_attn.networks import TransformerNetwork
 from lightning_attn.types import Batch, InputError
@@ -74,6 +75,30 @@ def test_relevance_is_conserved(kind: str, networks: dict[str, TransformerNetwor
     embedding = propagate(networks[kind], batch, TARGET).embedding
     torch.testing.assert_close(embedding.sum(dim=(1, 2)), torch.ones(3), atol=1e-3, rtol=0)
     assert not embedding[~batch.valid].any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lowest", [0, 1, -1])
+def test_maps_alone_are_those_of_the_whole_way_back(
+    kind: str, lowest: int, networks: dict[str, TransformerNetwork], batch: Batch
+) -> None:
+    expected = propagate(networks[kind], batch, TARGET, ChosenHeads(SOME)).maps[lowest:]
+    found = weight_relevance(networks[kind], batch, TARGET, ChosenHeads(SOME), lowest)
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_no_layer_below_the_asked_one_is_visited(networks: dict[str, TransformerNetwork], batch: Batch) -> None:
+    visited = []
+
+    class Watch(HeadRule):
+        def kept(self, whole: Tensor, passed: Tensor) -> Tensor:
+            visited.append(passed)
+            return passed
+
+    weight_relevance(networks["bert"], batch, TARGET, Watch(), lowest=-1)
+    assert len(visited) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
