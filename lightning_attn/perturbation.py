@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_attn.evaluation import evaluating
+from lightning_attn.parts import enough_positions, group_sizes
 from lightning_attn.randomness import mix
 from lightning_attn.removal.base import Reread, distinct
 from lightning_attn.types import Batch, DataSchema, InputError
@@ -210,10 +211,9 @@ def probabilities(
             if perturbation.shortens:
                 lengths = lengths - _removed_counts(keep, batch.inner).flatten()[first[todo]]
             order = lengths.argsort(descending=True, stable=True)
-            # Only on the CPU do the faster rows outweigh the calls; an accelerator wants full groups.
-            enough = max_tokens // 64 if batch.device.type == "cpu" else max_tokens
+            enough = enough_positions(max_tokens, batch.device)
         todo = todo[order]
-        for group in torch.split(todo, _group_sizes(lengths[order].tolist(), max_tokens, enough)):
+        for group in torch.split(todo, group_sizes(lengths[order].tolist(), max_tokens, enough)):
             kept = keep[row[group], variant[group]] | ~batch.inner[row[group]]
             logits = removal.logits(batch, row[group], kept)
             # Under mixed precision the logits may be of half precision: too coarse for differences of probabilities.
@@ -260,26 +260,6 @@ def sweep(
 
 
 _ROW = 0x9E3779B97F4A7C15 - (1 << 64)
-
-
-def _group_sizes(lengths: list[int], max_tokens: int, enough: int) -> list[int]:
-    """Sizes of consecutive groups of rows, for lengths in descending order.
-
-    Rows of one length run much faster in a recurrent encoder than mixed ones. So a group that has ``enough`` positions
-    ends where the length changes.
-    """
-    sizes = []
-    start = 0
-    while start < len(lengths):
-        longest = max(1, lengths[start])
-        end = min(len(lengths), start + max(1, max_tokens // longest))
-        if lengths[end - 1] != lengths[start]:
-            least = start + max(1, -(-enough // longest))
-            changes = (i for i in range(least, end) if lengths[i] != lengths[i - 1])
-            end = next(changes, end)
-        sizes.append(end - start)
-        start = end
-    return sizes
 
 
 def _chunks(keep: Tensor) -> list[slice]:

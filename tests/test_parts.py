@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_attn.parts import by_parts, rows_within
+from lightning_attn.parts import by_parts, group_sizes, rows_within
 from lightning_attn.types import InputError
 
 
@@ -34,3 +34,15 @@ def test_parts_fit_the_budget_and_are_joined_in_order(count, length, max_tokens,
 def test_a_budget_of_nothing_is_the_users_mistake():
     with pytest.raises(InputError, match=r"max_tokens.*at least 1, not 0"):
         rows_within(0, 5)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 7, 63, 64, 500, 10**6])
+def test_groups_cover_every_row_whatever_the_budget(max_tokens):
+    lengths = sorted(torch.randint(0, 40, (200,), generator=torch.Generator().manual_seed(0)).tolist(), reverse=True)
+    for enough in (0, max_tokens // 64, max_tokens):
+        sizes = group_sizes(lengths, max_tokens, enough)
+        assert sum(sizes) == len(lengths)
+        starts = torch.tensor([0, *sizes[:-1]]).cumsum(0).tolist()
+        assert all(
+            size == 1 or 1 <= size * max(1, lengths[i]) <= max_tokens for i, size in zip(starts, sizes, strict=True)
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from lightning_attn.attribution.base import Attribution, register
 from lightning_attn.gradients import differentiable
 from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.parts import enough_positions, group_sizes, rows_within
 from lightning_attn.types import Batch
 
 
@@ -52,15 +54,38 @@ def path_gradients(
             copy = network.read_query(copy)
             embeddings = network.embed(copy)
             chosen = network(copy).logits.argmax(dim=-1) if target is None else target.clone()
+        found = torch.zeros_like(embeddings)
+        for rows in _of_similar_length(copy, steps, max_tokens):
+            width = _width(copy.valid[rows])
+            part = copy.select(rows).shortened(width)
+            found[rows, :width] = _integrated(network, part, embeddings[rows, :width], chosen[rows], steps, max_tokens)
+    return found
 
-        def probability(points: Tensor, rows: Tensor) -> Tensor:
-            return network.schema.probabilities(network(copy.select(rows), embeddings=points).logits)
 
-        found = CaptumIntegratedGradients(probability).attribute(
-            embeddings,
-            target=chosen,
-            additional_forward_args=(torch.arange(len(copy), device=copy.device),),
-            n_steps=steps,
-            internal_batch_size=max(len(copy), max_tokens // max(1, embeddings.shape[1])),
-        )
-    return cast(Tensor, found)
+def _of_similar_length(batch: Batch, steps: int, max_tokens: int) -> Sequence[Tensor]:
+    """Numbers of texts that are computed together."""
+    lengths = batch.valid.sum(dim=1) * steps
+    order = lengths.argsort(descending=True, stable=True)
+    sizes = group_sizes(lengths[order].tolist(), max_tokens, enough_positions(max_tokens, batch.device))
+    return torch.split(order, sizes)
+
+
+def _width(valid: Tensor) -> int:
+    """Columns up to the last one that is not padding everywhere; at least one."""
+    return 1 + int((valid.any(dim=0) * torch.arange(valid.shape[1], device=valid.device)).max())
+
+
+def _integrated(
+    network: AttentionNetwork, batch: Batch, embeddings: Tensor, target: Tensor, steps: int, max_tokens: int
+) -> Tensor:
+    def probability(points: Tensor, rows: Tensor) -> Tensor:
+        return network.schema.probabilities(network(batch.select(rows), embeddings=points).logits)
+
+    found = CaptumIntegratedGradients(probability).attribute(
+        embeddings,
+        target=target,
+        additional_forward_args=(torch.arange(len(batch), device=batch.device),),
+        n_steps=steps,
+        internal_batch_size=max(len(batch), rows_within(max_tokens, embeddings.shape[1])),
+    )
+    return cast(Tensor, found).detach()
