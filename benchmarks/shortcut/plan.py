@@ -42,8 +42,9 @@ class Plan:
         places: Data of part 3 on which the mask acts at other places; also those of tuning and ablations.
         sizes: Of every cell, by data; ``""`` holds what is common. ``warmup``, the steps before weights act, is about
             an epoch; 200 where it is not named.
-        seeds: In parts 1 and 2.
-        few: Seeds in parts 3 and 4.
+        seeds: In part 1.
+        few: Seeds in part 2.
+        fewest: Seeds in parts 3 and 4.
     """
 
     content_free: str = "SST"
@@ -60,6 +61,7 @@ class Plan:
     )
     seeds: int = 5
     few: int = 3
+    fewest: int = 2
 
     def cell(self, data: str, mask: str, arm: str, seed: int, setting: Setting | None = None) -> Cell:
         """One training, its twin and what is measured of them."""
@@ -94,16 +96,18 @@ class Plan:
         return self.table(self.content_free, "content-free", self.seeds, results)
 
     def _main(self, results: Results) -> list[Cell]:
-        return [cell for data in self.main for cell in self.table(data, "local", self.seeds, results)]
+        return [cell for data in self.main for cell in self.table(data, "local", self.few, results)]
 
     def _further(self, results: Results) -> list[Cell]:
-        cells = [cell for data in self.others for cell in self.table(data, "local", self.few, results)]
-        return cells + [cell for mask in MASKS for cell in self.table(self.places, mask, self.few, results)]
+        cells = [cell for data in self.others for cell in self.table(data, "local", self.fewest, results)]
+        return cells + [cell for mask in MASKS for cell in self.table(self.places, mask, self.fewest, results)]
 
     def _ablations(self, results: Results) -> list[Cell]:
         wanted = [("none", {}), *(line for lines in ABLATIONS.values() for line in lines)]
         return [
-            self.cell(self.places, "local", arm, seed, setting) for arm, setting in wanted for seed in range(self.few)
+            self.cell(self.places, "local", arm, seed, setting)
+            for arm, setting in wanted
+            for seed in range(self.fewest)
         ]
 
     def table(self, data: str, mask: str, seeds: int, results: Results) -> list[Cell]:
@@ -128,7 +132,7 @@ class Plan:
             cells = [
                 self.cell(name, "local", arm, seed, self.setting(arm, results))
                 for name in data or self.main
-                for seed in range(self.seeds)
+                for seed in range(self.few)
             ]
             lots.append([cell for cell in cells if key(cell) in results])
         lots = [lot for lot in lots if lot]
@@ -182,4 +186,6 @@ SMALL = {
 }
 FULL = Plan()
 FEWER = {"reviews+noise": {"epochs": 4}, "digits": {"epochs": 4}}
-QUICK = Plan("reviews", ("reviews+noise",), ("digits",), "reviews+noise", {"": SMALL, **FEWER}, seeds=2, few=1)
+QUICK = Plan(
+    "reviews", ("reviews+noise",), ("digits",), "reviews+noise", {"": SMALL, **FEWER}, seeds=2, few=2, fewest=1
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
@@ -161,28 +161,37 @@ def _held_out(features: Array, target: NDArray[np.int64], folds: int, seed: int)
     found = np.empty((len(target), int(target.max()) + 1))
     for fit, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, target):
         penalty = _best_penalty(features[fit], target[fit], seed)
-        found[test] = _predict(features[fit], target[fit], features[test], penalty)
+        found[test] = next(iter(_predictions(features[fit], target[fit], features[test], [penalty])))
     return found
 
 
 def _best_penalty(features: Array, target: NDArray[np.int64], seed: int) -> float | None:
     """The penalty with the least held-out loss in the fitting part; None if the label frequencies predict better."""
-    losses = np.zeros(len(_PENALTIES) + 1)
+    penalties = (None, *_PENALTIES)
+    losses = np.zeros(len(penalties))
     for fit, test in StratifiedKFold(3, shuffle=True, random_state=seed).split(features, target):
-        for column, penalty in enumerate((None, *_PENALTIES)):
-            found = _predict(features[fit], target[fit], features[test], penalty)
+        for column, found in enumerate(_predictions(features[fit], target[fit], features[test], penalties)):
             losses[column] -= np.log(found[np.arange(len(test)), target[test]]).sum()
-    return (None, *_PENALTIES)[int(losses.argmin())]
+    return penalties[int(losses.argmin())]
 
 
-def _predict(fit: Array, target: NDArray[np.int64], test: Array, penalty: float | None) -> Array:
-    """Class probabilities of ``test``, mixed with a little of the frequencies so that no logarithm is infinite."""
+def _predictions(
+    fit: Array, target: NDArray[np.int64], test: Array, penalties: Sequence[float | None]
+) -> Iterator[Array]:
+    """Class probabilities of ``test`` by a probe with each penalty, each fitted from the one before.
+
+    They are mixed with a little of the frequencies, which None stands for, so that no logarithm is infinite.
+    """
     prior = np.bincount(target) / len(target)
-    if penalty is None:
-        return np.broadcast_to(prior, (len(test), len(prior)))
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=200))
-    with warnings.catch_warnings():
-        # A probe that has not converged is a somewhat worse lower bound, not an error.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        found = probe.fit(fit, target).predict_proba(test)
-    return np.asarray(0.99 * found + 0.01 * prior)
+    scaler = StandardScaler().fit(fit)
+    fit, test = scaler.transform(fit), scaler.transform(test)
+    probe = LogisticRegression(solver="newton-cholesky", warm_start=True, max_iter=200)
+    for penalty in penalties:
+        if penalty is None:
+            yield np.broadcast_to(prior, (len(test), len(prior)))
+            continue
+        with warnings.catch_warnings():
+            # A probe that has not converged is a somewhat worse lower bound, not an error.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            found = probe.set_params(C=penalty).fit(fit, target).predict_proba(test)
+        yield np.asarray(0.99 * found + 0.01 * prior)
