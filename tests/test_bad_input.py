@@ -51,7 +51,15 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--trainer.callbacks+=FaithfulnessCallbck"], ["did you mean FaithfulnessCallback"]),
         (
             ["--model.init_args.mitigation=RandomPretraining", "--model.init_args.mitigation.init_args.epochs=0"],
-            ["epochs"],
+            ["error: RandomPretraining needs", "epochs"],
+        ),
+        (
+            [f"{ENCODER}=CNN", f"{ENCODER}.init_args.kernel_sizes=[2]"],
+            ["error: CNN: kernel_sizes must be odd, got [2]."],
+        ),
+        (
+            ["--trainer.callbacks+=ShortcutProbe", "--trainer.callbacks.share=7"],
+            ["error: ShortcutProbe needs a share in (0, 1], not 7.0."],
         ),
         (["--data=SSTDataModule"], ["SSTDataModule needs path", "--data.init_args.path"]),
         (["--data=SSTDataModule", "--data.init_args.path=nowhere"], ["nowhere"]),

@@ -163,6 +163,8 @@ ARMS: dict[str, Arm] = {
 #: The mitigation of ours that has to beat the others.
 OURS = "mixed + penalty"
 PUBLISHED = "both"
+#: Looked best on the test texts of part 2; the further data of part 3 say whether that holds.
+CANDIDATE = "mixed + weighting"
 DROPOUTS = ("attention dropout .1", "attention dropout .3", "attention dropout .5")
 TASC = ("Lin-TaSc", "Feat-TaSc", "Conv-TaSc")
 

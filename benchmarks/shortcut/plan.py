@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cells import Cell, Results, key
-from benchmarks.shortcut.arms import ARMS, DISTRIBUTIONS, DROPOUTS, OURS, PUBLISHED, TASC, Setting
+from benchmarks.shortcut.arms import ARMS, CANDIDATE, DISTRIBUTIONS, DROPOUTS, OURS, PUBLISHED, TASC, Setting
 
 TUNING_SEED = 100
 MASKS = ("contextual", "masked input", "hard")  # beside local values
@@ -146,7 +146,7 @@ class Plan:
 
     def that_matter(self, results: Results) -> list[str]:
         """The arms of the further data, each once."""
-        return list(dict.fromkeys(["none", *self.rivals(results).values(), PUBLISHED, OURS]))
+        return list(dict.fromkeys(["none", *self.rivals(results).values(), PUBLISHED, OURS, CANDIDATE]))
 
 
 def tried(arm: str) -> list[Setting]:

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 import re
+import traceback
 import typing
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -44,6 +45,27 @@ def sentence(message: str) -> str:
         start = "--config configs/quickstart.yaml in a clone of the project"
         return f"The configuration says nothing about {keys}; start from {start}."
     return _descend(message) or " ".join(message.split())
+
+
+def refusal(error: Exception) -> str:
+    """What a constructor says of its arguments, where the parser tells all its attempts at them.
+
+    Args:
+        error: That came while classes were instantiated. Its first cause is the constructor's own.
+
+    Returns:
+        One line, with the class in front unless it is named.
+    """
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    text = " ".join(str(error).split())
+    makers = [
+        type(frame.f_locals["self"])
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+        if frame.f_code.co_name == "__init__" and "self" in frame.f_locals
+    ]
+    owner = next((kind.__name__ for kind in makers if not kind.__module__.startswith("jsonargparse")), "")
+    return text if not owner or owner in text else f"{owner}: {text}"
 
 
 def _descend(message: str) -> str | None:

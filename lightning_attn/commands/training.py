@@ -33,7 +33,7 @@ from lightning_attn.callbacks.predictions import PredictionsFile
 from lightning_attn.callbacks.step_seed import StepSeed
 from lightning_attn.checkpoint_file import read_checkpoint
 from lightning_attn.commands.console import quiet
-from lightning_attn.commands.parse_errors import sentence
+from lightning_attn.commands.parse_errors import refusal, sentence
 from lightning_attn.commands.specification import described, differing
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.loggers import MetricsFile, WandbMode, finish_wandb, guard, start_wandb_loggers, use_epoch_axis
@@ -179,7 +179,7 @@ class AttentionCLI(LightningCLI):
         except (ValueError, OSError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(" ".join(str(error).split())) from error
+            raise InputError(refusal(error)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer, with the run's folder, loggers and callbacks in it."""
