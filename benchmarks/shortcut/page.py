@@ -66,9 +66,10 @@ def page(plan: Plan, results: Results, command: str, discussion: Path) -> str:
 
 def table_of(plan: Plan, data: str, mask: str, results: Results) -> Table:
     """The table of some data and place of the mask."""
-    seeds = plan.few if data in plan.main and mask == "local" else plan.fewest
-    if mask == "content-free":
-        seeds = plan.seeds
+    if mask == "local":
+        seeds = plan.few if data in plan.main else plan.fewest
+    else:
+        seeds = plan.seeds if mask == "content-free" else plan.single
     return Table.of(plan.table(data, mask, seeds, results), results)
 
 
@@ -110,7 +111,8 @@ def _settings(plan: Plan, results: Results) -> list[str]:
         f"BiLSTM keys of {common['hidden']} a direction, word vectors of {common['embedding']} learned from scratch, "
         f"words that occur twice, dropout {DROPOUT}, AdamW ({common['rate']:g}, weight decay {DECAY:g}), batch "
         f"{common['batch']}, {common['epochs']} epochs; hard selection takes {SHARE:.0%} of the positions. {others}"
-        f"Seeds: {plan.seeds} in part 1, {plan.few} in part 2, {plan.fewest} in parts 3 and 4. "
+        f"Seeds: {plan.seeds} in part 1, {plan.few} in part 2, {plan.fewest} of further data in part 3, {plan.single} at "
+        "other places of the mask and in part 4; intervals of one seed are over examples alone. "
         "Every arm has the same steps and texts; the epoch with the least validation loss as is, unweighted, is "
         "measured (of its last phase). "
         f"The first {common['explained']} test texts in a random order, the same for all, are perturbed; accuracy and "
@@ -261,7 +263,7 @@ def _ablations(plan: Plan, results: Results) -> list[str]:
         cells, names = [], []
         for arm, setting in named:
             text = ", ".join(f"{name} {value}" for name, value in setting.items()) or "default"
-            for seed in range(plan.fewest):
+            for seed in range(plan.single):
                 cells.append(plan.cell(plan.places, "local", arm, seed, setting))
                 names.append(arm if arm == "none" else f"{arm}: {text}")
         table = Table.of(cells, results, names)

@@ -44,7 +44,8 @@ class Plan:
             an epoch; 200 where it is not named.
         seeds: In part 1.
         few: Seeds in part 2.
-        fewest: Seeds in parts 3 and 4.
+        fewest: Seeds of further data in part 3.
+        single: Seeds of other places of the mask, in part 3, and in part 4.
     """
 
     content_free: str = "SST"
@@ -62,6 +63,7 @@ class Plan:
     seeds: int = 5
     few: int = 3
     fewest: int = 2
+    single: int = 1
 
     def cell(self, data: str, mask: str, arm: str, seed: int, setting: Setting | None = None) -> Cell:
         """One training, its twin and what is measured of them."""
@@ -100,14 +102,14 @@ class Plan:
 
     def _further(self, results: Results) -> list[Cell]:
         cells = [cell for data in self.others for cell in self.table(data, "local", self.fewest, results)]
-        return cells + [cell for mask in MASKS for cell in self.table(self.places, mask, self.fewest, results)]
+        return cells + [cell for mask in MASKS for cell in self.table(self.places, mask, self.single, results)]
 
     def _ablations(self, results: Results) -> list[Cell]:
         wanted = [("none", {}), *(line for lines in ABLATIONS.values() for line in lines)]
         return [
             self.cell(self.places, "local", arm, seed, setting)
             for arm, setting in wanted
-            for seed in range(self.fewest)
+            for seed in range(self.single)
         ]
 
     def table(self, data: str, mask: str, seeds: int, results: Results) -> list[Cell]:
