@@ -35,7 +35,7 @@ def write(plan: Plan, results: Results, folder: Path, command: str) -> None:
     bits = table_of(plan, plan.content_free, "content-free", results)
     if bits.done:
         draw_bits(bits).savefig(folder / "shortcut_content_free.png", dpi=110)
-    for data in plan.main:
+    for data in plan.data_sets():
         table = table_of(plan, data, "local", results)
         if table.done:
             name = data.lower().replace("+", "_")

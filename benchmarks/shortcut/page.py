@@ -241,16 +241,18 @@ def section(title: str, table: Table) -> list[str]:
     ]
 
 
+def _local(plan: Plan, data: str, results: Results) -> list[str]:
+    found = section(data, table_of(plan, data, "local", results))
+    return [*found, f"![differences](shortcut_{_file(data)}.png)", ""] if found else []
+
+
 def _main(plan: Plan, results: Results) -> list[str]:
-    sections = []
-    for data in plan.main:
-        found = section(data, table_of(plan, data, "local", results))
-        sections += [*found, f"![differences](shortcut_{_file(data)}.png)", ""] if found else []
+    sections = [line for data in plan.main for line in _local(plan, data, results)]
     return ["## 2. All arms, local values", "", *sections] if sections else []
 
 
 def _further(plan: Plan, results: Results) -> list[str]:
-    sections = [line for data in plan.others for line in section(data, table_of(plan, data, "local", results))]
+    sections = [line for data in plan.others for line in _local(plan, data, results)]
     for mask in MASKS:
         sections += section(f"{plan.places}, {mask}", table_of(plan, plan.places, mask, results))
     return ["## 3. Further data, and other places of the mask", "", *sections] if sections else []

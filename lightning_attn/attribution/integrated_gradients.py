@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -55,24 +54,20 @@ def path_gradients(
             embeddings = network.embed(copy)
             chosen = network(copy).logits.argmax(dim=-1) if target is None else target.clone()
         found = torch.zeros_like(embeddings)
-        for rows in _of_similar_length(copy, steps, max_tokens):
-            width = _width(copy.valid[rows])
+        # What a span's column of the logits means depends on how far the text is padded.
+        widths = _widths(torch.ones_like(copy.valid) if network.schema.spans else copy.valid)
+        order = widths.argsort(descending=True, stable=True)
+        sizes = group_sizes((widths[order] * steps).tolist(), max_tokens, enough_positions(max_tokens, copy.device))
+        for rows in torch.split(order, sizes):
+            width = int(widths[rows[0]])
             part = copy.select(rows).shortened(width)
             found[rows, :width] = _integrated(network, part, embeddings[rows, :width], chosen[rows], steps, max_tokens)
     return found
 
 
-def _of_similar_length(batch: Batch, steps: int, max_tokens: int) -> Sequence[Tensor]:
-    """Numbers of texts that are computed together."""
-    lengths = batch.valid.sum(dim=1) * steps
-    order = lengths.argsort(descending=True, stable=True)
-    sizes = group_sizes(lengths[order].tolist(), max_tokens, enough_positions(max_tokens, batch.device))
-    return torch.split(order, sizes)
-
-
-def _width(valid: Tensor) -> int:
-    """Columns up to the last one that is not padding everywhere; at least one."""
-    return 1 + int((valid.any(dim=0) * torch.arange(valid.shape[1], device=valid.device)).max())
+def _widths(valid: Tensor) -> Tensor:
+    """Columns of each text up to its last one that is not padding, at least one; shape ``(B,)``."""
+    return (valid * torch.arange(1, valid.shape[1] + 1, device=valid.device)).amax(dim=1).clamp(min=1)
 
 
 def _integrated(

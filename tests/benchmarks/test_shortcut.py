@@ -22,7 +22,7 @@ from benchmarks.difference_figure import draw_differences
 from benchmarks.kept import packed, unpacked
 from benchmarks.paired import METRICS, Difference, paired
 from benchmarks.shortcut import __main__ as command
-from benchmarks.shortcut.arms import ARMS, DROPOUTS, OURS, PUBLISHED, TASC, mitigation_of, network_of
+from benchmarks.shortcut.arms import ARMS, CANDIDATE, DROPOUTS, OURS, PUBLISHED, TASC, mitigation_of, network_of
 from benchmarks.shortcut.figures import draw_bits
 from benchmarks.shortcut.measure import KEPT, compute
 from benchmarks.shortcut.page import goals, page, table_of
@@ -176,7 +176,7 @@ def test_no_cell_is_planned_twice_and_tuning_looks_at_no_test_text() -> None:
             assert number == 4 or len(set(keys)) == len(keys)  # ablations share the arms they vary
             assert cells
         assert all(cell["explained"] == 0 and cell["seed"] == TUNING_SEED for cell in plan.part(0, {}))
-    assert len(FULL.part(2, {})) == 2 * 5 * (len(ARMS) - 1)
+    assert len(FULL.part(2, {})) == 2 * FULL.few * (len(ARMS) - 1)
     assert all("REAL-X" not in cell["arm"] for cell in FULL.part(2, {}))
     assert any(cell["arm"] == "REAL-X" for cell in FULL.part(3, {}) if cell["mask"] == "hard")
 
@@ -202,7 +202,7 @@ def test_validation_chooses_settings_and_rivals() -> None:
         if cell["arm"] == DROPOUTS[1]:  # test figures choose nothing
             results[key(cell)]["figures"]["b/comprehensiveness_gain"] = 7.0
     assert FULL.rivals(results)["attention dropout"] == DROPOUTS[0]
-    assert set(FULL.arms("IMDB", "local", results)) == {"none", DROPOUTS[0], TASC[-1], PUBLISHED, OURS}
+    assert set(FULL.arms("IMDB", "local", results)) == {"none", DROPOUTS[0], TASC[-1], PUBLISHED, OURS, CANDIDATE}
 
 
 def test_the_page_grows_in_pieces(tmp_path: Path) -> None:
@@ -238,7 +238,14 @@ def test_the_page_grows_in_pieces(tmp_path: Path) -> None:
     for data, (one, rivals) in goals(FULL, results).items():
         assert rivals == ((DROPOUTS[-1],) if data == "patches" else (DROPOUTS[-1], TASC[-1]))
         assert one.reached
-    assert set(FULL.arms("patches", "local", results)) == {"none", DROPOUTS[-1], "masked fine-tuning", PUBLISHED, OURS}
+    assert set(FULL.arms("patches", "local", results)) == {
+        "none",
+        DROPOUTS[-1],
+        "masked fine-tuning",
+        PUBLISHED,
+        OURS,
+        CANDIDATE,
+    }
     table = table_of(FULL, "SST", "local", results)
     assert "REAL-X" not in table.rows
     difference = table.difference(OURS, "none", "leaked_bits")
