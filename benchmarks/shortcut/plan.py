@@ -68,7 +68,10 @@ class Plan:
     def cell(self, data: str, mask: str, arm: str, seed: int, setting: Setting | None = None) -> Cell:
         """One training, its twin and what is measured of them."""
         sizes = {**self.sizes[""], **self.sizes.get(data, {})}
-        return {"data": data, "mask": mask, "arm": arm, "setting": dict(setting or {}), "seed": seed, **sizes}
+        chosen = dict(setting or {})
+        if "epochs" in chosen:  # of pretraining: the scorer needs one of its own where there are fewer
+            chosen["epochs"] = min(chosen["epochs"], sizes["epochs"] - 1)
+        return {"data": data, "mask": mask, "arm": arm, "setting": chosen, "seed": seed, **sizes}
 
     def part(self, number: int, results: Results) -> list[Cell]:
         """The cells of a part: 0 tuning, 1 content-free, 2 all arms, 3 further data and places, 4 ablations."""
