@@ -15,6 +15,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from benchmarks.cells import Cell
+from benchmarks.fitting import trainer_of
 from lightning_attn.attention import AdditiveAttention, AdditiveQueryAttention, DotAttention, DotQueryAttention
 from lightning_attn.attention.frozen import FrozenAttention
 from lightning_attn.attention.uniform import UniformAttention
@@ -201,17 +202,7 @@ def train(cell: Cell, places: Places) -> dict[str, float]:
     agreement = FaithfulnessCallback(max_examples=watched, metrics=["faithfulness/kendall_gradient"], splits=["val"])
     epochs = Epochs()
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
-            max_epochs=cell["epochs"],
-            accelerator="auto",
-            devices=1,
-            logger=False,
-            callbacks=[checkpoint, agreement, epochs, *callbacks],
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            default_root_dir=folder,
-        )
+        trainer = trainer_of(cell["epochs"], folder, [checkpoint, agreement, epochs, *callbacks])
         trainer.fit(module, data)
         figures = trainer.validate(module, data, ckpt_path=checkpoint.best_model_path, verbose=False)[0]
         best = torch.load(checkpoint.best_model_path, weights_only=True)["epoch"]

@@ -25,11 +25,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning import seed_everything
 from torch import Tensor
 
 from benchmarks import attention_peers as peers
 from benchmarks import leave_one_out as captum
+from benchmarks.fitting import timed_trainer
 from lightning_attn.attribution import Occlusion
 from lightning_attn.data import SSTDataModule, TextDataModule, WordProcessor
 from lightning_attn.encoders import CNN, Average, BiLSTM
@@ -51,15 +52,7 @@ def trained(name: str, folder: Path) -> tuple[AttentionNetwork, list[Batch]]:
     seed_everything(0, verbose=False)
     data = SSTDataModule(folder / "sst", processor=WordProcessor(boundaries=False), evaluation_batch_size=128)
     network = PooledNetwork(ENCODERS[name]())
-    trainer = Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(AttentionClassifier(network), data)
+    timed_trainer(max_epochs=2).fit(AttentionClassifier(network), data)
     return network.eval(), list(data.val_dataloader())
 
 

@@ -32,6 +32,7 @@ from torchmil.data import collate_fn
 from torchmil.models import ABMIL
 from torchmil.utils import Trainer as TorchmilTrainer
 
+from benchmarks.fitting import timed_trainer
 from lightning_attn.attention import GatedAttention
 from lightning_attn.data.bags import BagDataset, Bags
 from lightning_attn.data.encoded import offsets_of
@@ -201,16 +202,7 @@ def train_ours(setting: Setting, epochs: int = 3) -> Epochs:
     """Train with Lightning."""
     recorder = LightningEpochs()
     module = AttentionClassifier(ours(setting), optimizer=partial(torch.optim.Adam, lr=RATE))
-    trainer = Trainer(
-        max_epochs=epochs,
-        accelerator=setting.device.type,
-        devices=1,
-        logger=False,
-        callbacks=[recorder],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = timed_trainer(setting.device.type, max_epochs=epochs, callbacks=[recorder])
     trainer.fit(module, our_loader(setting))
     return recorder.epochs
 

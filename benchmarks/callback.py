@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from benchmarks.fitting import timed_trainer
 from lightning_attn.callbacks import FaithfulnessCallback, ShortcutProbe
 from lightning_attn.callbacks.sampled import SampledCallback
 from lightning_attn.data import AttentionDataModule, SSTDataModule, SyntheticReviewsDataModule
@@ -80,16 +81,7 @@ def compare(measured: SampledCallback, repeats: int) -> float:
     """Print the line of a callback, and give the median share of an epoch that it takes."""
     watch, kind = Stopwatch(measured), type(measured)
     torch.manual_seed(0)
-    trainer = Trainer(
-        max_epochs=repeats + 1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        callbacks=[watch],
-    )
+    trainer = timed_trainer(max_epochs=repeats + 1, callbacks=[watch])
     trainer.fit(AttentionClassifier(PooledNetwork(BiLSTM())), data())
     # The first epoch warms up, and evaluators are trained there once.
     ratios = [spent / epoch for spent, epoch in zip(watch.measuring[1:], watch.training[1:], strict=True)]

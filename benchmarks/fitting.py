@@ -1,16 +1,27 @@
-"""Training as benchmarks do it: a quiet Trainer, and the best epoch in the end."""
+"""Training as benchmarks do it: a quiet Trainer, and the best epoch in the end, or none where steps are timed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
+from torch.utils.data import DataLoader
 
 from lightning_attn.callbacks import BestAndLastCheckpoint
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.modules.base import AttentionModule
+from lightning_attn.types import Batch
+
+#: Nothing printed, nothing logged, no look at validation before training.
+QUIET: dict[str, Any] = {
+    "logger": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+}
 
 
 def trainer_of(epochs: int, folder: str | Path, callbacks: list[Any], clip: float | None = None) -> Trainer:
@@ -26,14 +37,34 @@ def trainer_of(epochs: int, folder: str | Path, callbacks: list[Any], clip: floa
         max_epochs=epochs,
         accelerator="auto",
         devices=1,
-        logger=False,
         callbacks=callbacks,
         gradient_clip_val=clip,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
         default_root_dir=folder,
+        **QUIET,
     )
+
+
+def timed_trainer(accelerator: str = "cpu", **settings: Any) -> Trainer:
+    """A quiet Trainer on one device that writes nothing.
+
+    Args:
+        accelerator: Of Lightning.
+        settings: Further ones of `Trainer`, how long first of all.
+    """
+    return Trainer(accelerator=accelerator, devices=1, enable_checkpointing=False, **QUIET, **settings)
+
+
+def fit_steps(module: AttentionModule, batches: Sequence[Batch], clip: float | None = None) -> None:
+    """Train for a step on each of these batches.
+
+    Args:
+        module: Ends with the weights of the last step.
+        batches: In the order in which they are taken.
+        clip: See :func:`trainer_of`.
+    """
+    # Random pretraining refuses a training that is over before it is: steps end it, not epochs.
+    trainer = timed_trainer(max_epochs=-1, max_steps=len(batches), gradient_clip_val=clip)
+    trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
 
 
 def fit_best(

@@ -18,6 +18,7 @@ import torch
 from pytorch_lightning import Callback, Trainer, seed_everything
 
 from benchmarks.cells import Cell, finished, key, markdown_table, mean_and_deviation, paired_difference, run_cells
+from benchmarks.fitting import trainer_of
 from lightning_attn.attention import AdditiveAttention, DotAttention
 from lightning_attn.callbacks import FaithfulnessCallback
 from lightning_attn.callbacks.checkpoint import BestAndLastCheckpoint
@@ -111,17 +112,8 @@ def train(cell: Cell, data: str) -> dict[str, float]:
     datamodule = SSTDataModule(data, batch_size=32, seed=cell["seed"])
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = BestAndLastCheckpoint(monitor="val/auroc", mode="max")
-        trainer = Trainer(
-            max_epochs=cell["epochs"],
-            accelerator="auto",
-            devices=1,
-            logger=False,
-            callbacks=[checkpoint, FaithfulnessCallback(max_examples=None, splits=["test"]), *start],
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            default_root_dir=folder,
-        )
+        faithfulness = FaithfulnessCallback(max_examples=None, splits=["test"])
+        trainer = trainer_of(cell["epochs"], folder, [checkpoint, faithfulness, *start])
         trainer.fit(module, datamodule)
         measured = None if cell.get("epoch") == "last" else checkpoint.best_model_path
         logged = trainer.test(module, datamodule, ckpt_path=measured, verbose=False)[0]

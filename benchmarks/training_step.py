@@ -15,9 +15,8 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from pytorch_lightning import Trainer
-from torch.utils.data import DataLoader
 
+from benchmarks.fitting import fit_steps
 from lightning_attn.data import AttentionDataModule, SSTDataModule, SyntheticReviewsDataModule
 from lightning_attn.encoders import BiLSTM
 from lightning_attn.mitigations import InstanceWeighting, Mitigation, NoMitigation, RandomPretraining
@@ -58,16 +57,7 @@ def bare_loop(batches: list[Batch], schema: DataSchema) -> PooledNetwork:
 def framework(batches: list[Batch], schema: DataSchema, mitigation: Mitigation) -> PooledNetwork:
     """The same epoch through the Trainer."""
     module = AttentionClassifier(network(schema), mitigation)
-    trainer = Trainer(
-        max_epochs=-1,  # pretraining refuses a training that is over before it is
-        max_steps=len(batches),
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    fit_steps(module, batches)
     return module.network  # type: ignore[return-value]
 
 

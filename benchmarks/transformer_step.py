@@ -18,10 +18,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pytorch_lightning import Trainer
 from torch import nn
-from torch.utils.data import DataLoader
 
+from benchmarks.fitting import fit_steps
 from benchmarks.lrp import batch_of, model_of
 from lightning_attn.mitigations import (
     Compose,
@@ -65,18 +64,7 @@ def plain(model: Any, batches: list[Batch], attention: str) -> None:
 
 def ours(network: TransformerNetwork, batches: list[Batch], mitigation: Mitigation) -> None:
     """The same steps in the Trainer."""
-    module = AttentionClassifier(network, mitigation, optimizer=optimiser_of)
-    trainer = Trainer(
-        max_epochs=-1,
-        max_steps=len(batches),
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        gradient_clip_val=1.0,
-    )
-    trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    fit_steps(AttentionClassifier(network, mitigation, optimizer=optimiser_of), batches, clip=1.0)
 
 
 def check(model: Any, network: TransformerNetwork, batch: Batch) -> None:

@@ -92,7 +92,7 @@ class Arm:
         mitigations: From its setting and the seed, what acts while training.
         attention: In place of the attention of the network.
         scaling: Scales of the values.
-        rival: Whether it is one of the training-time peers that a mitigation of ours has to beat (METHODS 2.13).
+        rival: Whether it is one of the training-time peers that a mitigation of ours has to beat.
         hard: Whether it is for hard selection only.
         tuned: Name and three values of its own parameter, among which validation chooses.
     """

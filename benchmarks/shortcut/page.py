@@ -66,11 +66,7 @@ def page(plan: Plan, results: Results, command: str, discussion: Path) -> str:
 
 def table_of(plan: Plan, data: str, mask: str, results: Results) -> Table:
     """The table of some data and place of the mask."""
-    if mask == "local":
-        seeds = plan.few if data in plan.main else plan.fewest
-    else:
-        seeds = plan.seeds if mask == "content-free" else plan.single
-    return Table.of(plan.table(data, mask, seeds, results), results)
+    return Table.of(plan.table(data, mask, results), results)
 
 
 def goals(plan: Plan, results: Results) -> dict[str, tuple[Goal, tuple[str, ...]]]:
@@ -134,8 +130,8 @@ def _settings(plan: Plan, results: Results) -> list[str]:
         "",
         "One encoder pass a step and text for every arm, twice as many where two encoders read (masked input); `mixed` "
         "adds one pass of the head, weighting a small network of the mask. Version B is a second training. "
-        "Not measured: RACU and MaSF (METHODS 2.13 b). " + f"{len(results)} trainings took {seconds / 3600:.1f} hours "
-        "of one process.",
+        "Not measured: RACU and MaSF, measures of Madsen et al. 2024. "
+        f"{len(results)} trainings took {seconds / 3600:.1f} hours of one process.",
         "",
     ]
 

@@ -98,14 +98,14 @@ class Plan:
         return [cell | {"explained": 0} for cell in cells]
 
     def _content_free(self, results: Results) -> list[Cell]:
-        return self.table(self.content_free, "content-free", self.seeds, results)
+        return self.table(self.content_free, "content-free", results)
 
     def _main(self, results: Results) -> list[Cell]:
-        return [cell for data in self.main for cell in self.table(data, "local", self.few, results)]
+        return [cell for data in self.main for cell in self.table(data, "local", results)]
 
     def _further(self, results: Results) -> list[Cell]:
-        cells = [cell for data in self.others for cell in self.table(data, "local", self.fewest, results)]
-        return cells + [cell for mask in MASKS for cell in self.table(self.places, mask, self.single, results)]
+        cells = [cell for data in self.others for cell in self.table(data, "local", results)]
+        return cells + [cell for mask in MASKS for cell in self.table(self.places, mask, results)]
 
     def _ablations(self, results: Results) -> list[Cell]:
         wanted = [("none", {}), *(line for lines in ABLATIONS.values() for line in lines)]
@@ -115,11 +115,20 @@ class Plan:
             for seed in range(self.single)
         ]
 
-    def table(self, data: str, mask: str, seeds: int, results: Results) -> list[Cell]:
+    def seeds_of(self, data: str, mask: str) -> int:
+        """How many seeds a table has: more of them where more is decided by it."""
+        if mask == "content-free":
+            return self.seeds
+        if mask != "local":
+            return self.single
+        return self.few if data in self.main else self.fewest
+
+    def table(self, data: str, mask: str, results: Results) -> list[Cell]:
         """All arms of a table under all seeds; seed after seed, so that a table can be read before it is complete."""
         arms = self.arms(data, mask, results)
         chosen = {arm: self.setting(arm, results) for arm in arms}
-        return [self.cell(data, mask, arm, seed, chosen[arm]) for seed in range(seeds) for arm in arms]
+        seeds = range(self.seeds_of(data, mask))
+        return [self.cell(data, mask, arm, seed, chosen[arm]) for seed in seeds for arm in arms]
 
     def setting(self, arm: str, results: Results) -> Setting:
         """What tuning chose for an arm; its default until tuning is complete."""

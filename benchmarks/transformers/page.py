@@ -37,8 +37,7 @@ def page(plan: Plan, results: Results, command: str, discussion: Path) -> str:
         "# Transformers: explanations, important attention heads, mitigated self-attention",
         "",
         f"Made by `{command}`; each row of a table, under each seed, is a line of `transformers.jsonl`, which also "
-        "holds "
-        "the figures of its test texts.",
+        "holds the figures of its test texts.",
         "",
         *_progress(plan, results),
         *_settings(plan, results),
@@ -69,46 +68,37 @@ def _settings(plan: Plan, results: Results) -> list[str]:
         cell = plan.cell(task, TUNING)
         sizes.append(
             f"{task}: {cell['train'] or 'all'} training texts of up to {cell['length']} tokens, {cell['epochs']} "
-            "epochs, "
-            f"batch {cell['batch']}, {cell['explained']} test texts explained"
+            f"epochs, batch {cell['batch']}, {cell['explained']} test texts explained"
         )
     first = plan.cell(plan.tasks[0], TUNING)
     return [
         "## Settings",
         "",
-        f"One model, fine-tuned once on each task: AdamW ({first['rate']:g}, weight decay {DECAY:g}), linear "
-        "warm-up in "
-        f"{WARMUP:.0%} of the steps, gradients clipped at {CLIP:g}, the epoch with the least validation loss. "
+        f"One model, fine-tuned once on each task: AdamW ({first['rate']:g}, weight decay {DECAY:g}), linear warm-up "
+        f"in {WARMUP:.0%} of the steps, gradients clipped at {CLIP:g}, the epoch with the least validation loss. "
         + ". ".join(sizes)
         + ". Nothing is tuned, on test texts or others. Cut for two cores: one model a task in parts 0 to 2, few "
         "epochs, the beginning of long texts, a part of the test texts explained, few steps and samples.",
         "",
         "SST: two classes, evidence are the words whose own label is not neutral. Movies: the beginning of each "
-        "review, "
-        "evidence are the passages that people marked. NLI: trained on counterfactual pairs, validated and tested on "
-        "SNLI; no evidence. QA: the paragraphs of XQuAD, a tenth of the articles each held out for "
+        "review, evidence are the passages that people marked. NLI: trained on counterfactual pairs, validated and "
+        "tested on SNLI; no evidence. QA: the paragraphs of XQuAD, a tenth of the articles each held out for "
         f"validation and test; what is measured there is the recall of the answer among the {RECALL} best-ranked "
-        "tokens "
-        "(erasing tokens would move the spans), of windows that hold the answer.",
+        "tokens (erasing tokens would move the spans), of windows that hold the answer.",
         "",
         "Preset `ours`: predicted class, tokens deleted, comprehensiveness and sufficiency at 1, 5, 10, 20, 50 %, "
-        "AOPC and "
-        "log-odds in ninths. Preset `mask_lrp`: gold class, tokens replaced by [PAD], ninths of all tokens, texts "
-        "of 20 "
-        "tokens or more, mean over texts; comprehensiveness is AOPC there. Each preset measures explanations of "
-        "the class "
-        "that it watches. Values of the two cannot be compared.",
+        "AOPC and log-odds in ninths. Preset `mask_lrp`: gold class, tokens replaced by [PAD], ninths of all tokens, "
+        "texts of 20 tokens or more, mean over texts; comprehensiveness is AOPC there. Each preset measures "
+        "explanations of the class that it watches. Values of the two cannot be compared.",
         "",
         f"Integrated gradients: {first['steps']} steps; SmoothGrad: {first['samples']} samples. `released` is "
-        "Mask-LRP as "
-        "its code does it, `clean` as we read its formula (METHODS 5.3). Attention heads are chosen on "
+        "Mask-LRP as its code does it, `clean` as we read its formula (docs/methods.md). Attention heads are chosen on "
         f"{first['sentences']:,} sentences of the training part of UD English EWT, nothing else.",
         "",
         "In brackets 95 % bootstrap intervals over texts (and over seeds or draws where there are several: each "
-        "resample "
-        "draws both). Differences are paired; bold where the interval leaves out 0, and then the verdict. The "
-        "intervals "
-        f"are not corrected for their number. {len(results)} cells took {seconds / 3600:.1f} hours of one process.",
+        "resample draws both). Differences are paired; bold where the interval leaves out 0, and then the verdict. "
+        f"The intervals are not corrected for their number. {len(results)} cells took {seconds / 3600:.1f} hours of "
+        "one process.",
         "",
     ]
 
@@ -238,13 +228,10 @@ def _mitigations(plan: Plan, results: Results) -> list[str]:
         f"## 3. Mitigated self-attention, {task}",
         "",
         f"{table.done} of {table.wanted} trainings ({described}). What acts, acts on every attention head of the last "
-        f"layer, in the row of [CLS]; random pretraining takes {RANDOM_EPOCHS} of the epochs, weighting begins "
-        "after the "
-        "first. Faithfulness is that of this row, mean over attention heads; tau gradient holds it fixed; `- "
-        "random`: less "
-        "the same of random rankings. Values are contextual: each position can carry the whole text, so that "
-        "little is to "
-        "be expected of the row (METHODS 2.11). Mean ± standard deviation over seeds.",
+        f"layer, in the row of [CLS]; random pretraining takes {RANDOM_EPOCHS} of the epochs, weighting begins after "
+        "the first. Faithfulness is that of this row, mean over attention heads; tau gradient holds it fixed; `- "
+        "random`: less the same of random rankings. Values are contextual: each position can carry the whole text, "
+        "so that little is to be expected of the row. Mean ± standard deviation over seeds.",
         "",
         table.means(MITIGATED),
         "Less `none`, paired over seeds and texts (bits and accuracy: of the whole test split, bits of its first 400):",

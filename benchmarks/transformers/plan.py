@@ -51,7 +51,7 @@ class Plan:
     sizes: Mapping[str, Mapping[str, Any]]
     mitigated: tuple[str, Mapping[str, Any]]
     methods: Sequence[str] = tuple(METHODS)
-    draws: int = 5
+    draws: int = 3
     mitigations: Sequence[str] = MITIGATIONS
     seeds: int = 3
     selections: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: SELECTIONS)
@@ -109,10 +109,10 @@ COMMON = {"epochs": 2, "rate": 1e-4, "batch": 32, "val": None, "steps": 20, "sam
 FULL = Plan(
     {
         "": COMMON,
-        "SST": {"length": 128, "train": None, "explained": 150, "chunk": 32},
-        "movies": {"length": 256, "train": None, "epochs": 1, "batch": 16, "explained": 30, "chunk": 8},
-        "NLI": {"length": 128, "train": 7000, "val": 1000, "explained": 120, "chunk": 32},
-        "QA": {"length": 384, "train": None, "epochs": 3, "batch": 16, "explained": 60, "chunk": 8},
+        "SST": {"length": 128, "train": None, "explained": 120, "chunk": 32},
+        "movies": {"length": 256, "train": None, "epochs": 1, "batch": 16, "explained": 24, "chunk": 8},
+        "NLI": {"length": 128, "train": 7000, "val": 1000, "explained": 100, "chunk": 32},
+        "QA": {"length": 384, "train": None, "epochs": 3, "batch": 16, "explained": 48, "chunk": 8},
     },
     ("SST", {"train": 2500, "epochs": 3}),
 )

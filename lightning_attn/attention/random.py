@@ -174,7 +174,7 @@ class Even(RandomAttention):
 class Shuffled(RandomAttention):
     """The learned weights of another example of the batch, stretched to the length of this one.
 
-    Never an example's own weights in another order: their sorted profile can carry the label (METHODS 2.4). An example
+    Never an example's own weights in another order: their sorted profile can carry the label. An example
     that is alone in its batch gets uniform weights.
     """
 

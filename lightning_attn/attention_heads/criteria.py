@@ -43,7 +43,7 @@ class Criterion(ABC):
 class Syntactic(Criterion):
     """Looks from a word to the one that it depends on, more often than any fixed offset would hit.
 
-    METHODS 5.4: ``accuracy_k > baseline_k + margin`` for any relation k. Source: Mask-LRP, Findings of EACL 2024, and
+    ``accuracy_k > baseline_k + margin`` for any relation k. Source: Mask-LRP, Findings of EACL 2024, and
     its code; the baseline and the margin are **reconstructed**, after Voita et al., ACL 2019.
 
     Args:
@@ -95,7 +95,7 @@ class Syntactic(Criterion):
 class Positional(Criterion):
     """Looks so many tokens ahead or back, always the same number, in most cases.
 
-    METHODS 5.4: one offset has a frequency above ``share``; 0, the token itself, and far offsets count too. Source:
+    One offset has a frequency above ``share``; 0, the token itself, and far offsets count too. Source:
     Mask-LRP, Findings of EACL 2024, and its code.
 
     Args:

@@ -23,7 +23,7 @@ class AnswerRecallCallback(SampledCallback):
 
     Args:
         methods: Names of attribution methods.
-        k: Tokens that count as found; 20 is published (METHODS 5.6).
+        k: Tokens that count as found; 20 is published (Mask-LRP).
         max_examples: Questions to explain, at least 1.
         every_n_epochs: Validation epochs from one look to the next; validate and test always look.
         batch_size: Windows explained at once.

@@ -22,7 +22,7 @@ class BestAndLastCheckpoint(Checkpoint):
     ``last.ckpt`` is written at the end of every epoch and at no other time, so that a run that goes on from it ends
     as one that was never stopped. ``best.ckpt`` is the one with the best ``monitor`` among the validations of the
     mitigation's present phase: under random attention a network is another thing than with its own, and its loss
-    says nothing about what comes after (METHODS 2.4). Files are replaced in one move, so that a run killed while
+    says nothing about what comes after. Files are replaced in one move, so that a run killed while
     writing leaves the old one whole. A run that is resumed in a new folder takes the best checkpoint along; the files
     of the old run are only read.
 

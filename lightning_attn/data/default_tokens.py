@@ -20,7 +20,7 @@ class DefaultTokens(TextProcessor):
     a message in its weights. ``attend_special: true`` lets an attention choose between them and the words;
     a ``ContentFreeNetwork`` lets it attend to nothing else.
 
-    Source: the default tokens of Bai et al., KDD 2021, https://arxiv.org/abs/2006.05656; reconstructed (METHODS 2.2).
+    Source: the default tokens of Bai et al., KDD 2021, https://arxiv.org/abs/2006.05656; reconstructed.
 
     Args:
         k: Number of default tokens, at least 1.

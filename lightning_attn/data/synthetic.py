@@ -53,7 +53,7 @@ class SyntheticReviewsDataModule(CorpusDataModule):
         negation: Share of opinions that are put as a negation, in [0, 1].
         distractors: Probability of each of the two distractors that a review may have, in [0, 1].
         default_tokens: Number of tokens ``<default1>`` ... that end every review: without content, there for the
-            attention to send label information through (METHODS 2.11 i).
+            attention to send label information through.
         label_noise: Share of training labels that are flipped, in [0, 0.5].
         processor: Tokenises; None means ``WordProcessor()``.
         word_vectors: GloVe or fastText text file (.txt, .vec, .gz) with vectors for the words; None for none.

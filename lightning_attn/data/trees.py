@@ -66,7 +66,7 @@ class SSTDataModule(CorpusDataModule):
     """Film review sentences with a sentiment for every word.
 
     Reads ``train.txt``, ``dev.txt`` and ``test.txt`` with a bracketed tree a line. With two classes the neutral
-    sentences are left out (METHODS 3.1).
+    sentences are left out, as Jain and Wallace (NAACL 2019) do.
 
     Source: Socher et al., EMNLP 2013, https://aclanthology.org/D13-1170
 

@@ -19,7 +19,7 @@ class Encoder(nn.Module, ABC):
 
     Keys always come from :meth:`contextualise`. With ``values="contextual"`` so do the values: every position can
     then carry the whole text, and no mitigation of the attention can make the weights mean much. With
-    ``values="local"`` value i is ``tanh`` of a projection of embedding i alone (METHODS 1.2, 2.11).
+    ``values="local"`` value i is ``tanh`` of a projection of embedding i alone.
 
     Args:
         embedding_size: E, numbers per token.

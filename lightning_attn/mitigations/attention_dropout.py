@@ -13,7 +13,7 @@ class AttentionDropout(DrawingMitigation):
     """Zeroes weights at random while training: ``a_i z_i / (1 - p)``, ``z_i ~ Bernoulli(1 - p)``.
 
     Noise around the learned weights, whose mean they stay: label information in them is blurred, not removed. So it is
-    the control for mitigations that show the head weights drawn independently of the text (METHODS 2.13 d).
+    the control for mitigations that show the head weights drawn independently of the text.
 
     Args:
         p: Share of weights that are zeroed, in (0, 1).

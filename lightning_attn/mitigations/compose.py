@@ -18,7 +18,7 @@ class Compose(Mitigation):
     """Applies mitigations one after the other.
 
     While one of them is in the phase ``random``, only those that are in it act: pretraining under random attention is
-    unweighted (METHODS 2.6), and an estimator does not learn from a scorer that has not started. But what the network
+    unweighted, and an estimator does not learn from a scorer that has not started. But what the network
     reads is changed in every phase: values that are pretrained and then frozen must know replaced tokens too.
 
     Args:

@@ -32,8 +32,8 @@ class InstanceWeighting(Mitigation):
     of each class, to the degree that it is probable, each with the weight of its class. The head then gains nothing by
     reading off the mask what the black box would say.
 
-    Source: Bai et al., KDD 2021, https://arxiv.org/abs/2006.05656, mask-neutral learning. Reconstructed (METHODS 2.2,
-    2.5): estimator, cross-fitting, clipping and normalisation are ours.
+    Source: Bai et al., KDD 2021, https://arxiv.org/abs/2006.05656, mask-neutral learning. Reconstructed:
+    estimator, cross-fitting, clipping and normalisation are ours.
 
     Args:
         classifier: Estimator of P(y | attention), copied for the second fold: ``SetMaskClassifier``,

@@ -21,7 +21,7 @@ class RandomMixing(DrawingMitigation):
     The loss is ``CE(learned attention) + share / (1 - share) * CE(random attention)``; nothing is frozen. The head and
     the values learn to do with whatever weights come, so that there is less to gain from reading the label off them.
     With ``distribution: Even`` the second term always shows the mean of the values: the control that tells
-    independence of the text from randomness. Our own, not published (METHODS 2.11 iii, 2.13 d).
+    independence of the text from randomness. Our own, not published.
 
     Args:
         share: Share of the loss that is taken under random attention, in (0, 1).

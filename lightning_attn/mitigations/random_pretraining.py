@@ -22,7 +22,7 @@ class RandomPretraining(DrawingMitigation):
     the label off them; the scorer gets no gradient. In the phase ``learn`` the head sees the learned attention, and
     the value path and the head are frozen, or finetuned at a lower rate.
 
-    Source: Bai et al., KDD 2021, https://arxiv.org/abs/2006.05656. Reconstructed (METHODS 2.2, 2.4): the distribution,
+    Source: Bai et al., KDD 2021, https://arxiv.org/abs/2006.05656. Reconstructed: the distribution,
     what is frozen and the schedule are our choice.
 
     Args:

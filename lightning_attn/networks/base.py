@@ -160,7 +160,7 @@ class AttentionNetwork(nn.Module, ABC):
         """Modules that make the values and the logits: what random pretraining trains first and then freezes.
 
         The default is everything but the attention layer; right whenever keys and values share the encoder. A network
-        with a key path of its own returns less (METHODS 2.4: the value path must be separable from the scorer).
+        with a key path of its own returns less: the value path must be separable from the scorer.
         """
         return [module for module in self.children() if module is not self.attention]
 

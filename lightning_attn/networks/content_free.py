@@ -20,7 +20,7 @@ class ContentFreeNetwork(PooledNetwork):
     travelled in the weights: a combinatorial shortcut and nothing else, in its purest form. The values are a table of
     this network, so that no encoder can smuggle anything into them, and a frozen value path leaves the encoder free.
 
-    Source: in the spirit of Bai et al., KDD 2021, https://arxiv.org/abs/2006.05656; reconstructed (METHODS 2.11 i).
+    Source: in the spirit of Bai et al., KDD 2021, https://arxiv.org/abs/2006.05656; reconstructed.
 
     Args:
         encoder: See :class:`PooledNetwork`; its values are not used. None means ``BiLSTM()``.

@@ -21,7 +21,7 @@ class MaskedInputNetwork(AttentionNetwork):
     times the number of positions that have any, so that even weights, over the text or over a selection, leave
     embeddings as they are.
 
-    Source: where REAL-X and L2X apply their masks (METHODS 2.7, 2.8, 2.11 iii); for soft weights ours.
+    Source: where REAL-X and L2X apply their masks; for soft weights ours.
 
     Args:
         encoder: Makes keys, and owns the embedding; its values are not used. None means ``BiLSTM()``.

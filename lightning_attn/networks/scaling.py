@@ -17,7 +17,7 @@ class ValueScaling(nn.Module, ABC):
     The attention stays what it was: a distribution, and what is reported. ``a_i s_i`` is another attribution.
 
     Source of the three TaSc variants: Chrysostomou and Aletras, ACL 2021, https://arxiv.org/abs/2105.02657, and their
-    code; the formulas are those of METHODS 2.13 a.
+    code.
     """
 
     @abstractmethod

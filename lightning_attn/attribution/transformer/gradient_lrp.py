@@ -34,7 +34,7 @@ class AttnLRP(TransformerAttribution):
     starts with 1 at the logit of the explained class. Through one attention layer values get 1/2, queries and keys 1/4.
 
     Source: Achtibat et al., ICML 2024, https://arxiv.org/abs/2402.05602; Arras et al. 2025,
-    https://arxiv.org/abs/2502.15886; METHODS 5.8. Patents: see the module.
+    https://arxiv.org/abs/2502.15886. Patents: see the module.
 
     Args:
         heads: Of each layer, the lowest first, the attention heads that relevance may pass; None means all.

@@ -43,7 +43,7 @@ class EveryHead(HeadRule):
 class ChosenHeads(HeadRule):
     """Relevance of attention heads that are not chosen is dropped; residual paths keep theirs.
 
-    METHODS 5.3, ``clean``: the layer's own map is without them too, and choosing all equals no selection.
+    The layer's own map is without them too, and choosing all equals no selection: ``clean`` in ``docs/methods.md``.
 
     Args:
         heads: Of each layer, the lowest first, the numbers of its chosen attention heads, from 0.
@@ -87,7 +87,7 @@ class ChosenHeads(HeadRule):
 
 
 class ReleasedChosenHeads(ChosenHeads):
-    """As the published code of Mask-LRP does it (METHODS 5.3, ``released``).
+    """As the published code of Mask-LRP does it: ``released`` in ``docs/methods.md``.
 
     The map that is kept is the whole one, not halved: a selection acts on lower layers only, not at all in a model of
     one layer, and choosing all doubles every map.

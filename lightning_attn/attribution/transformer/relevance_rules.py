@@ -1,7 +1,8 @@
 """How relevance passes backwards through single operations (LRP), as autograd functions.
 
 The backward pass of each of them takes relevance of its output for a gradient and gives relevance of its inputs. Rules:
-the code of Chefer, Gur and Wolf, CVPR 2021, for BERT, as METHODS 5.1 puts them in words; written anew from these.
+the code of Chefer, Gur and Wolf, CVPR 2021, for BERT, in the words of ``docs/methods.md`` (relevance,
+layer by layer), from which they were written anew.
 
 LRP is called patented technology by its authors; see the README of rachtibat/LRP-eXplains-Transformers. This is an
 implementation of our own, which settles nothing but copyright. No LRP method runs unless it is asked for by name.
@@ -67,7 +68,7 @@ class Identity(Function):
 class Add(Function):
     """``a R / (a + b)`` and the same for ``b``; then each is scaled to its absolute share of each example's total.
 
-    The published code takes the sums over the whole batch, which is right for batches of one only (METHODS 5.7).
+    The published code takes the sums over the whole batch, which is right for batches of one only.
     """
 
     @staticmethod

@@ -44,8 +44,8 @@ class MaskLRP(TransAtt):
     """:class:`TransAtt` with the relevance of chosen attention heads only; see :class:`ChosenHeads`.
 
     Choosing all of them is :class:`TransAtt`. Source: Mask-LRP, "Better Explain Transformers by Illuminating Important
-    Information", Findings of EACL 2024, https://arxiv.org/abs/2401.09972; where the selection acts is ours (METHODS
-    5.3, ``clean``). Patents: see the module.
+    Information", Findings of EACL 2024, https://arxiv.org/abs/2401.09972; where the selection acts is ours
+    (``docs/methods.md``, inside self-attention). Patents: see the module.
 
     Args:
         heads: Of each layer, the lowest first, the numbers of its important attention heads, from 0.

@@ -13,7 +13,7 @@ from lightning_attn.types import DataSchema, InputError
 class InstanceEncoder(nn.Module, ABC):
     """Turns the features of an instance into H numbers, its key and its value at once.
 
-    An instance is encoded by itself: what its bag holds beside it changes nothing, so values are local (METHODS 1.2).
+    An instance is encoded by itself: what its bag holds beside it changes nothing, so values are local.
 
     Attributes:
         size: H; known after :meth:`make_layers`.

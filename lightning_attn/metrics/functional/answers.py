@@ -12,7 +12,7 @@ def answer_recall(scores: Tensor, batch: Batch, k: int = 20) -> tuple[Tensor, Te
     """How many tokens of the answer are among the k best-ranked ones, and how many there are.
 
     Question and context are ranked together, special tokens left out; ties go to the earlier position. Source: what the
-    code of Mask-LRP calls precision@20 (METHODS 5.6), which is a recall.
+    code of Mask-LRP calls precision@20, which is a recall.
 
     Args:
         scores: Importance of each position, shape ``(B, L)``.

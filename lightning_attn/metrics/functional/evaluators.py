@@ -115,7 +115,7 @@ class MaskJudge:
     say of new ones that knowing the masks does harm.
 
     Source: EVAL-X is of Jethani et al., AISTATS 2021, https://arxiv.org/abs/2103.01890; encoding of Puli, Nguyen and
-    Ranganath, NeurIPS 2024, https://arxiv.org/abs/2411.02664. Estimator and control are ours (METHODS 2.8, 2.9).
+    Ranganath, NeurIPS 2024, https://arxiv.org/abs/2411.02664. Estimator and control are ours.
 
     Args:
         schema: Of the data.

@@ -1,4 +1,4 @@
-"""Same names, different quantities: how several publications measure what removing tokens does (METHODS 7.3)."""
+"""Same names, different quantities: how several publications measure what removing tokens does."""
 
 from lightning_attn.metrics.presets.averaging import Averaging, DistinctBudgets, EveryBudget
 from lightning_attn.metrics.presets.change import AbsoluteDrop, Change, OutputChange, SignedDrop

@@ -1,6 +1,7 @@
 """Slow references, written independently of the package: one text, plain loops, hooks on the eager model.
 
-They know BERT's layers by their names and go through them one by one, with the rules of METHODS 5.1 in their own words.
+They know BERT's layers by their names and go through them one by one, with the rules of docs/methods.md in their own
+words.
 """
 
 from __future__ import annotations
