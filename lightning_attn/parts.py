@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from lightning_attn.types import InputError
+from lightning_attn.types import Batch, InputError
 
 Result = TypeVar("Result")
 
@@ -54,6 +54,27 @@ def group_sizes(lengths: list[int], max_tokens: int, enough: int) -> list[int]:
         sizes.append(end - start)
         start = end
     return sizes
+
+
+def narrowed(batch: Batch, max_tokens: int, passes: int, keep_width: bool = False) -> Iterator[tuple[Tensor, Batch]]:
+    """Groups of texts of similar lengths, the longest first, each without columns that are padding in all its texts.
+
+    Args:
+        batch: B texts.
+        max_tokens: Most positions of a group, in all passes together; a single text may exceed it.
+        passes: How often each text is read.
+        keep_width: Whether columns stay: what a span's column of the logits means depends on how far a text is padded.
+
+    Yields:
+        Numbers of the rows, and the batch of them.
+    """
+    columns = torch.arange(1, batch.valid.shape[1] + 1, device=batch.device)
+    read = torch.ones_like(batch.valid) if keep_width else batch.valid
+    widths = (read * columns).amax(dim=1).clamp(min=1)
+    order = widths.argsort(descending=True, stable=True)
+    sizes = group_sizes((widths[order] * passes).tolist(), max_tokens, enough_positions(max_tokens, batch.device))
+    for rows in torch.split(order, sizes):
+        yield rows, batch.select(rows).shortened(int(widths[rows[0]]))
 
 
 def by_parts(function: Callable[[Tensor], Result], valid: Tensor, max_tokens: int, repeats: int = 1) -> Result:

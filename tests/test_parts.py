@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_attn.parts import by_parts, group_sizes, rows_within
+from lightning_attn.parts import by_parts, group_sizes, narrowed, rows_within
 from lightning_attn.types import InputError
+from tests.toys import toy_batch
 
 
 @dataclass
@@ -46,3 +47,17 @@ def test_groups_cover_every_row_whatever_the_budget(max_tokens):
         assert all(
             size == 1 or 1 <= size * max(1, lengths[i]) <= max_tokens for i, size in zip(starts, sizes, strict=True)
         )
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 60), st.integers(1, 4), st.booleans())
+def test_narrowed_groups_hold_every_text_once_and_all_of_it(lengths, max_tokens, passes, keep_width):
+    batch = toy_batch(tuple(lengths))
+    seen = []
+    for rows, part in narrowed(batch, max_tokens, passes, keep_width):
+        width = part.valid.shape[1]
+        assert width == (max(lengths) if keep_width else max(lengths[row] for row in rows.tolist()))
+        assert len(rows) * width * passes <= max_tokens or len(rows) == 1
+        assert torch.equal(part.inputs, batch.inputs[rows, :width])
+        assert torch.equal(part.valid.sum(dim=1), batch.valid[rows].sum(dim=1))
+        seen += rows.tolist()
+    assert sorted(seen) == list(range(len(lengths)))

@@ -110,7 +110,7 @@ FULL = Plan(
     {
         "": COMMON,
         "SST": {"length": 128, "train": None, "explained": 120, "chunk": 32},
-        "movies": {"length": 256, "train": None, "epochs": 1, "batch": 16, "explained": 24, "chunk": 8},
+        "movies": {"length": 256, "train": None, "epochs": 3, "batch": 8, "explained": 24, "chunk": 8},
         "NLI": {"length": 128, "train": 7000, "val": 1000, "explained": 100, "chunk": 32},
         "QA": {"length": 384, "train": None, "epochs": 3, "batch": 16, "explained": 48, "chunk": 8},
     },

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_attn.attribution.base import Attribution, register
 from lightning_attn.gradients import differentiable
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.parts import enough_positions, group_sizes, rows_within
+from lightning_attn.parts import narrowed, rows_within
 from lightning_attn.types import Batch
 
 
@@ -54,20 +54,10 @@ def path_gradients(
             embeddings = network.embed(copy)
             chosen = network(copy).logits.argmax(dim=-1) if target is None else target.clone()
         found = torch.zeros_like(embeddings)
-        # What a span's column of the logits means depends on how far the text is padded.
-        widths = _widths(torch.ones_like(copy.valid) if network.schema.spans else copy.valid)
-        order = widths.argsort(descending=True, stable=True)
-        sizes = group_sizes((widths[order] * steps).tolist(), max_tokens, enough_positions(max_tokens, copy.device))
-        for rows in torch.split(order, sizes):
-            width = int(widths[rows[0]])
-            part = copy.select(rows).shortened(width)
+        for rows, part in narrowed(copy, max_tokens, steps, network.schema.spans):
+            width = part.valid.shape[1]
             found[rows, :width] = _integrated(network, part, embeddings[rows, :width], chosen[rows], steps, max_tokens)
     return found
-
-
-def _widths(valid: Tensor) -> Tensor:
-    """Columns of each text up to its last one that is not padding, at least one; shape ``(B,)``."""
-    return (valid * torch.arange(1, valid.shape[1] + 1, device=valid.device)).amax(dim=1).clamp(min=1)
 
 
 def _integrated(

@@ -74,6 +74,10 @@ class _FromTexts(GradientShap):
         self.index = index
         self.rows = rows
 
+    def of(self, rows: Tensor) -> _FromTexts:
+        """See :meth:`SampledGradient.of`."""
+        return _FromTexts(self.network, self.index, self.rows[rows], self.samples, self.seed, self.max_tokens)
+
     def reference(self, embeddings: Tensor, batch: Batch, sample: int) -> Tensor:
         """The embeddings of one neighbour, shape ``(B, L, E)``; see :meth:`GradientShap.reference`."""
         count = (self.rows >= 0).sum(dim=1)

@@ -11,7 +11,7 @@ from lightning_attn.attribution.base import register
 from lightning_attn.attribution.squared import SquaredAttribution
 from lightning_attn.gradients import differentiable, explained_probability
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.parts import rows_within
+from lightning_attn.parts import narrowed, rows_within
 from lightning_attn.randomness import normal, uniform
 from lightning_attn.types import Batch, InputError
 
@@ -47,19 +47,30 @@ class SampledGradient(SquaredAttribution):
                 copy = network.read_query(copy)
                 embeddings = network.embed(copy)
                 chosen = network(copy).logits.argmax(dim=-1) if target is None else target.clone()
-            total = torch.zeros_like(embeddings)
-            together = rows_within(self.max_tokens, batch.valid.numel())
-            for first in range(0, self.samples, together):
-                numbers = range(first, min(first + together, self.samples))
-                drawn = [self.draw(embeddings, copy, number) for number in numbers]
-                points = torch.cat([point for point, _ in drawn]).requires_grad_()
-                rows = torch.arange(len(copy), device=copy.device).repeat(len(numbers))
-                logits = network(copy.select(rows), embeddings=points).logits
-                (gradient,) = torch.autograd.grad(explained_probability(network, logits, chosen[rows]).sum(), points)
-                gradients = gradient.view(len(numbers), *embeddings.shape)
-                for each, (_, factor) in zip(gradients, drawn, strict=True):
-                    total += each if factor is None else each * factor
+            found = torch.zeros_like(embeddings)
+            for rows, part in narrowed(copy, self.max_tokens, self.samples, network.schema.spans):
+                width = part.valid.shape[1]
+                found[rows, :width] = self.of(rows)._mean(network, part, embeddings[rows, :width], chosen[rows])
+        return found
+
+    def _mean(self, network: AttentionNetwork, batch: Batch, embeddings: Tensor, target: Tensor) -> Tensor:
+        total = torch.zeros_like(embeddings)
+        together = rows_within(self.max_tokens, batch.valid.numel())
+        for first in range(0, self.samples, together):
+            numbers = range(first, min(first + together, self.samples))
+            drawn = [self.draw(embeddings, batch, number) for number in numbers]
+            points = torch.cat([point for point, _ in drawn]).requires_grad_()
+            rows = torch.arange(len(batch), device=batch.device).repeat(len(numbers))
+            logits = network(batch.select(rows), embeddings=points).logits
+            (gradient,) = torch.autograd.grad(explained_probability(network, logits, target[rows]).sum(), points)
+            gradients = gradient.view(len(numbers), *embeddings.shape)
+            for each, (_, factor) in zip(gradients, drawn, strict=True):
+                total += each if factor is None else each * factor
         return total / self.samples
+
+    def of(self, rows: Tensor) -> SampledGradient:
+        """The same for a group of the examples, by their numbers; what keeps something of each example overrides it."""
+        return self
 
     @abstractmethod
     def draw(self, embeddings: Tensor, batch: Batch, sample: int) -> tuple[Tensor, Tensor | None]:

@@ -63,17 +63,20 @@ def test_integrated_gradients_are_complete():
     torch.testing.assert_close(scores.sum(-1), expected, atol=2e-3, rtol=0)
 
 
-def test_integrated_gradients_read_no_padding_and_few_texts_at_a_time():
-    lengths, steps = (9, 2, 6, 2, 9, 4), 20
+@pytest.mark.parametrize(
+    ("name", "count"), [("integrated_gradients", "steps"), ("smooth_gradient", "samples"), ("gradient_shap", "samples")]
+)
+def test_what_reads_a_text_many_times_reads_no_padding_and_few_texts_at_a_time(name, count):
+    lengths, times = (9, 2, 6, 2, 9, 4), 20
     batch, network = toy_batch(lengths), toy_network()
     read: list[tuple[int, int]] = []
     hook = network.register_forward_pre_hook(lambda module, arguments: read.append(tuple(arguments[0].inputs.shape)))
     target = torch.zeros(len(lengths), dtype=torch.int64)
-    found = get("integrated_gradients", steps=steps, max_tokens=100).attribute(network, batch, target)
+    found = get(name, max_tokens=100, **{count: times}).attribute(network, batch, target)
     hook.remove()
-    assert sum(rows * width for rows, width in read) <= steps * sum(lengths)
+    assert sum(rows * width for rows, width in read) <= times * sum(lengths)
     assert max(rows * width for rows, width in read) <= 100
-    whole = get("integrated_gradients", steps=steps).attribute(network, batch, target)
+    whole = get(name, **{count: times}).attribute(network, batch, target)
     torch.testing.assert_close(found, whole, atol=1e-6, rtol=0)
 
 
