@@ -5,7 +5,7 @@ Patents: see :mod:`lightning_attn.attribution.transformer.relevance_rules`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -56,15 +56,19 @@ class Relevance:
 def propagate(network: TransformerModel, batch: Batch, target: Tensor, rule: HeadRule | None = None) -> Relevance:
     """Start with 1 at the explained class of each example and go back to the embeddings.
 
+    Computed in double precision: where a residual sum is near 0, its two sides get much relevance of opposite signs,
+    and in single precision what is left of them at the embeddings is rounding noise for some texts.
+
     Args:
         network: In evaluation mode.
         batch: B texts.
         target: Class, shape ``(B,)``.
         rule: What happens to the relevance of each attention head; None means ``EveryHead()``.
     """
-    logits, attend, embedded = _run(network, batch, rule)
+    logits, attend, embedded = _run(network, batch, rule, torch.float64)
     (embedding,) = torch.autograd.grad(logits, embedded, _start(logits, target))
-    return Relevance([attend.maps[layer] for layer in range(len(attend.maps))], embedding)
+    own = next(network.parameters()).dtype
+    return Relevance([attend.maps[layer].to(own) for layer in range(len(attend.maps))], embedding.to(own))
 
 
 def weight_relevance(
@@ -87,9 +91,11 @@ def weight_relevance(
     return [attend.maps[layer] for layer in range(len(attend.weights))[lowest:]]
 
 
-def _run(network: TransformerModel, batch: Batch, rule: HeadRule | None) -> tuple[Tensor, _RelevanceAttend, Tensor]:
+def _run(
+    network: TransformerModel, batch: Batch, rule: HeadRule | None, dtype: torch.dtype | None = None
+) -> tuple[Tensor, _RelevanceAttend, Tensor]:
     attend = _RelevanceAttend(rule or EveryHead())
-    with relevance_rules(network) as embedded:
+    with relevance_rules(network, dtype) as embedded:
         logits = network.run(network.embed(batch).detach(), batch, attend)
     return logits, attend, embedded[0]
 
@@ -99,11 +105,15 @@ def _start(logits: Tensor, target: Tensor) -> Tensor:
 
 
 @contextmanager
-def relevance_rules(network: TransformerModel) -> Iterator[list[Tensor]]:
+def relevance_rules(network: TransformerModel, dtype: torch.dtype | None = None) -> Iterator[list[Tensor]]:
     """Within, the network's operations pass relevance backwards in place of gradients.
 
     Nothing is patched: functions are caught on their way to PyTorch, in this thread, for this block, and a few hooks
     are removed afterwards, also after an error.
+
+    Args:
+        network: In evaluation mode.
+        dtype: What layers compute in; None means what the embeddings have. Parameters stay as they are.
 
     Yields:
         A list that gets what the embeddings give to the first layer, a leaf of the graph.
@@ -111,7 +121,7 @@ def relevance_rules(network: TransformerModel) -> Iterator[list[Tensor]]:
     embedded: list[Tensor] = []
 
     def cut(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        embedded.append(output.detach().requires_grad_())
+        embedded.append(output.detach().to(dtype or output.dtype).requires_grad_())
         return embedded[-1]
 
     def through(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Any:
@@ -140,15 +150,20 @@ class _Rules(TorchFunctionMode):
     ) -> Any:
         named = kwargs or {}
         if func is F.linear and args[0].requires_grad:
-            bias = args[2] if len(args) > 2 else named.get("bias")
-            return Linear.apply(args[0], args[1], bias)  # type: ignore[no-untyped-call]
+            weight, bias = _like(args[0], [args[1], args[2] if len(args) > 2 else named.get("bias")])
+            return Linear.apply(args[0], weight, bias)  # type: ignore[no-untyped-call]
         if (func is F.layer_norm or func in ACTIVATIONS) and args[0].requires_grad:
             with torch.no_grad():
-                output = func(*args, **named)
+                output = func(*_like(args[0], args), **dict(zip(named, _like(args[0], named.values()), strict=True)))
             return Identity.apply(args[0], output)  # type: ignore[no-untyped-call]
         if func in (torch.add, Tensor.add) and _two_activations(args) and not named:
             return Add.apply(*args)  # type: ignore[no-untyped-call]
         return func(*args, **named)
+
+
+def _like(activation: Tensor, values: Iterable[Any]) -> list[Any]:
+    """Parameters in the precision of what they are applied to; everything else as it is."""
+    return [one.to(activation.dtype) if isinstance(one, Tensor) and one.is_floating_point() else one for one in values]
 
 
 def _two_activations(args: Sequence[Any]) -> bool:
@@ -170,27 +185,32 @@ class _RelevanceAttend(Attend):
             softmax = given.masked(scores * given.scaling).softmax(dim=-1)
         weights = Identity.apply(scores, softmax)  # type: ignore[no-untyped-call]
         self.weights.append(weights)
-        context: Tensor = _Context.apply(weights, given.value, self, layer)  # type: ignore[no-untyped-call]
+        context: Tensor = _Context.apply(weights, given.value, self.rule, self.maps, layer)  # type: ignore[no-untyped-call]
         return context
 
 
 class _Context(Function):
-    """:class:`Product` of weights and values, where attention heads are chosen and maps are kept."""
+    """:class:`Product` of weights and values, where attention heads are chosen and maps are kept.
+
+    What it remembers must not lead to tensors of the graph that it is part of: nothing would ever be freed.
+    """
 
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, value: Tensor, attend: _RelevanceAttend, layer: int) -> Tensor:
+    def forward(
+        ctx: Any, weights: Tensor, value: Tensor, rule: HeadRule, maps: dict[int, Tensor], layer: int
+    ) -> Tensor:
         context = weights @ value
         ctx.save_for_backward(weights, value, context)
-        ctx.attend, ctx.layer = attend, layer
+        ctx.rule, ctx.maps, ctx.layer = rule, maps, layer
         return context
 
     @staticmethod
-    def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         weights, value, context = ctx.saved_tensors
         share = ratio(relevance, context)
-        rule: HeadRule = ctx.attend.rule
+        rule: HeadRule = ctx.rule
         half = rule.factor(relevance, ctx.layer) / 2
         whole = (share @ value.transpose(-2, -1)).mul_(weights)
         to_weights = whole * half
-        ctx.attend.maps[ctx.layer] = rule.kept(whole, to_weights)
-        return to_weights, (weights.transpose(-2, -1) @ (share * half)).mul_(value), None, None
+        ctx.maps[ctx.layer] = rule.kept(whole, to_weights)
+        return to_weights, (weights.transpose(-2, -1) @ (share * half)).mul_(value), None, None, None

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import warnings
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -8,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lightning_attn.attribution import METHODS, get
 from lightning_attn.attribution.transformer import (
     ChosenHeads,
     FullLRP,
@@ -86,7 +90,37 @@ def test_maps_alone_are_those_of_the_whole_way_back(
     found = weight_relevance(networks[kind], batch, TARGET, ChosenHeads(SOME), lowest)
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
-        assert torch.equal(one, other)
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_relevance_of_embeddings_is_computed_in_double_precision(
+    kind: str, networks: dict[str, TransformerNetwork], batch: Batch
+) -> None:
+    found = propagate(networks[kind], batch, TARGET)
+    assert found.embedding.dtype == torch.float32
+    exact = propagate(deepcopy(networks[kind]).double(), batch, TARGET)
+    # The embeddings themselves are of single precision in the first.
+    torch.testing.assert_close(found.embedding.double(), exact.embedding, atol=5e-4, rtol=1e-2)
+    single = deepcopy(networks[kind])
+    alike = [propagate(single, alone(batch, row), TARGET[row : row + 1]).embedding[0] for row in range(len(batch))]
+    for row, one in enumerate(alike):
+        torch.testing.assert_close(one, found.embedding[row, : len(one)], atol=0, rtol=1e-5)
+
+
+def test_nothing_of_an_explanation_stays_in_memory(networks: dict[str, TransformerNetwork], batch: Batch) -> None:
+    def alive() -> int:
+        gc.collect()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some objects warn when they are looked at
+            return sum(isinstance(one, Tensor) for one in gc.get_objects())
+
+    methods = [get(name) for name in METHODS if name != "input_gradient"] + [MaskLRP(SOME), ReleasedMaskLRP(SOME)]
+    for method in methods:
+        method.attribute(networks["bert"], batch, TARGET)
+        before = alive()
+        method.attribute(networks["bert"], batch, TARGET)
+        assert alive() == before, type(method).__name__
 
 
 def test_no_layer_below_the_asked_one_is_visited(networks: dict[str, TransformerNetwork], batch: Batch) -> None:
