@@ -56,7 +56,8 @@ def path_gradients(
         found = torch.zeros_like(embeddings)
         for rows, part in narrowed(copy, max_tokens, steps, network.schema.spans):
             width = part.valid.shape[1]
-            found[rows, :width] = _integrated(network, part, embeddings[rows, :width], chosen[rows], steps, max_tokens)
+            one = _integrated(network, part, embeddings[rows, :width], chosen[rows], steps, max_tokens)
+            found[rows, :width] = one.to(found.dtype)  # captum's steps are of single precision
     return found
 
 

@@ -28,7 +28,7 @@ from lightning_attn.attention_heads import (
 from lightning_attn.attribution.transformer import write_heads
 from lightning_attn.commands.arguments import Arguments, output_path
 from lightning_attn.commands.console import quiet
-from lightning_attn.commands.hub_models import read_transformer
+from lightning_attn.commands.hub_models import explained_by, read_transformer
 from lightning_attn.data.conllu import read_conllu
 from lightning_attn.types import InputError
 
@@ -95,7 +95,7 @@ def heads_command(options: Sequence[str]) -> int:
     _print(statistics, criteria)
     print(f"{title} ({count / total:.0%}). Wrote {', '.join(map(str, written))}")
     print(
-        f"To use it: lightning-attn explain --ckpt_path CHECKPOINT --method mask_lrp --heads {output} "
+        f"To use it: lightning-attn explain {explained_by(arguments.model)} --method mask_lrp --heads {output} "
         '--text "..." --output page.html',
         file=sys.stderr,
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_attn.data.hf_processor import HuggingFacePairProcessor, HuggingFaceProcessor
 from lightning_attn.data.processor import TextProcessor
 from lightning_attn.data.windows import QuestionProcessor
+from lightning_attn.encoders.hub import fits
 from lightning_attn.networks.hub_classifier import architectures
 from lightning_attn.networks.transformer import TransformerNetwork
 from lightning_attn.networks.transformer_model import TransformerModel
@@ -29,14 +31,16 @@ def read_transformer(given: str) -> tuple[TransformerModel, HuggingFaceProcessor
             which characters a token comes from.
     """
     path = Path(given).expanduser()
-    if path.is_dir() and ((path / CHECKPOINTS).is_dir() or (path / CONFIG).is_file()):
+    if _is_run(path):
         return _trained(_checkpoint(path))
-    if path.is_file() or path.suffix == ".ckpt":
+    if _is_checkpoint(path):
         return _trained(path)
     place = _place(given)
     if _are(architectures(place), "QuestionAnswering"):
         return _answerer(place)
-    return _classifier(HuggingFaceProcessor(place))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a classifier that was drawn at random is above all that is looked at
+        return _classifier(HuggingFaceProcessor, place)
 
 
 def read_hub_model(given: str, pairs: bool = False) -> tuple[TransformerModel, HuggingFaceProcessor]:
@@ -49,16 +53,48 @@ def read_hub_model(given: str, pairs: bool = False) -> tuple[TransformerModel, H
     Raises:
         InputError: There is none, it has no classifier of its own, or it cannot be used; it says why.
     """
+    path = Path(given).expanduser()
+    if not given or _is_run(path) or _is_checkpoint(path):
+        meant = "a run or a checkpoint of this project: give the checkpoint with --ckpt_path" if given else "empty"
+        raise InputError(f"--model {given} is {meant}; --model takes a folder or a name of Hugging Face.")
     place = _place(given)
     kinds = architectures(place)
+    network: TransformerModel
+    processor: HuggingFaceProcessor
     if _are(kinds, "QuestionAnswering"):
-        return _answerer(place)
-    if kinds and not _are(kinds, "SequenceClassification"):
-        raise InputError(
-            f"{given} is a {' and '.join(kinds)}, without a classifier whose predictions could be explained: fine-tune "
-            "it (configs/transformers/sst_self_attention.yaml), or take a model that classifies or answers questions."
-        )
-    return _classifier((HuggingFacePairProcessor if pairs else HuggingFaceProcessor)(place))
+        network, processor = _answerer(place)
+    else:
+        if kinds and not _are(kinds, "SequenceClassification"):
+            raise _untrained(f"{given} is a {' and '.join(kinds)}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # refused below
+            network, processor = _classifier(HuggingFacePairProcessor if pairs else HuggingFaceProcessor, place)
+    if network.new_head:
+        raise _untrained(f"The weights of {given} end below its last layer")
+    return network, processor
+
+
+def explained_by(given: str) -> str:
+    """How ``lightning-attn explain`` is told of what :func:`read_transformer` read."""
+    path = Path(given).expanduser()
+    if _is_run(path):
+        return f"--ckpt_path {_checkpoint(path)}"
+    return f"--ckpt_path {given}" if _is_checkpoint(path) else f"--model {given}"
+
+
+def _untrained(found: str) -> InputError:
+    return InputError(
+        f"{found}, without a classifier whose predictions could be explained: fine-tune it "
+        "(configs/transformers/sst_self_attention.yaml), or take a model that classifies or answers questions."
+    )
+
+
+def _is_run(path: Path) -> bool:
+    return path.is_dir() and ((path / CHECKPOINTS).is_dir() or (path / CONFIG).is_file())
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return path.is_file() or path.suffix == ".ckpt"
 
 
 def _are(kinds: Sequence[str], task: str) -> bool:
@@ -73,17 +109,26 @@ def _place(given: str) -> str:
 def _answerer(place: str) -> tuple[TransformerQANetwork, QuestionProcessor]:
     processor = QuestionProcessor(place)
     processor.fit([])
-    return TransformerQANetwork(place).build(processor.schema()).eval(), processor
+    network = TransformerQANetwork(place).build(processor.schema()).eval()
+    if network.max_length < processor.max_length:
+        processor = QuestionProcessor(place, network.max_length, network.max_length // 4)
+        processor.fit([])
+    return network, processor
 
 
-def _classifier(processor: HuggingFaceProcessor) -> tuple[TransformerNetwork, HuggingFaceProcessor]:
+def _classifier(made: type[HuggingFaceProcessor], place: str) -> tuple[TransformerNetwork, HuggingFaceProcessor]:
+    processor = made(place)
     processor.fit([])
-    network = TransformerNetwork.load(processor.name_or_path)
-    if processor.vocabulary_size > (size := network.model.get_input_embeddings().num_embeddings):
+    network = TransformerNetwork.load(place)
+    size = network.model.get_input_embeddings().num_embeddings
+    if not fits(processor.vocabulary_size, size):
         raise InputError(
-            f"The tokenizer of {processor.name_or_path} has {processor.vocabulary_size:,} tokens, and its model "
-            f"{size:,}."
+            f"The tokenizer of {place} has {processor.vocabulary_size:,} tokens and its model {size:,}: it belongs to "
+            "another model, or there is none in that folder; save the model's own beside it (save_pretrained)."
         )
+    if network.max_length < processor.max_length:
+        processor = made(place, network.max_length)
+        processor.fit([])
     return network, processor
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_attn.types import InputError
+from lightning_attn.wording import shown
 
 _COLUMNS = 10
 Line = tuple[int, str]  # its number in the file, from 1, and its content
@@ -78,20 +79,20 @@ def _parse(conllu: Any, path: str | Path, lines: list[Line]) -> Parse:
     for token, (number, line) in zip(tokens, lines, strict=True):
         place = f"Line {number} of {path}"
         if len(token) != _COLUMNS:
-            raise InputError(f"{place} has {len(token)} columns where CoNLL-U has {_COLUMNS}: {_shown(line)}.")
+            raise InputError(f"{place} has {len(token)} columns where CoNLL-U has {_COLUMNS}: {shown(line)}.")
         if isinstance(token["id"], tuple):
             if token["id"][1] == "-" and not expected < token["id"][0] < token["id"][2] <= len(words):
-                raise InputError(f"{place} joins words that do not follow it in the sentence: {_shown(line)}.")
+                raise InputError(f"{place} joins words that do not follow it in the sentence: {shown(line)}.")
             continue
         expected += 1
         if token["id"] != expected:
-            raise InputError(f"{place} should have the word number {expected} of its sentence: {_shown(line)}.")
+            raise InputError(f"{place} should have the word number {expected} of its sentence: {shown(line)}.")
         if token["head"] is None or token["deprel"] == "_":
-            raise InputError(f"{place} has no head or no relation, so the sentence is not parsed: {_shown(line)}.")
+            raise InputError(f"{place} has no head or no relation, so the sentence is not parsed: {shown(line)}.")
         if not 0 <= token["head"] <= len(words) or token["head"] == expected:
             raise InputError(
                 f"{place} depends on the word {token['head']}, which is no other of the sentence's {len(words)} words: "
-                f"{_shown(line)}."
+                f"{shown(line)}."
             )
     text, spans = _text(tokens)
     return Parse(text, spans, [word["head"] - 1 for word in words], [str(word["deprel"]) for word in words])
@@ -102,11 +103,7 @@ def _token(conllu: Any, path: str | Path, line: Line) -> Any:
         return conllu.parse_token_and_metadata(line[1])[0]
     except conllu.exceptions.ParseException as error:
         reason = str(error).rstrip(".")
-        raise InputError(f"Line {line[0]} of {path} is no line of CoNLL-U ({reason}): {_shown(line[1])}.") from error
-
-
-def _shown(line: str) -> str:
-    return repr(line if len(line) <= 60 else line[:57] + "...")
+        raise InputError(f"Line {line[0]} of {path} is no line of CoNLL-U ({reason}): {shown(line[1])}.") from error
 
 
 def _text(tokens: Any) -> tuple[str, list[tuple[int, int] | None]]:

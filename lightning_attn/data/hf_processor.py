@@ -60,7 +60,7 @@ class HuggingFaceProcessor(TextProcessor):
 
         try:
             loaded = AutoTokenizer.from_pretrained(self.name_or_path)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             reason = (str(error).splitlines() or [""])[0].rstrip(".")
             raise InputError(f"There is no tokenizer to be loaded from {self.name_or_path!r} ({reason}).") from error
         if not loaded.is_fast:
@@ -99,8 +99,7 @@ class HuggingFaceProcessor(TextProcessor):
         """The pieces of one text as it was written, one a token of ``encode([text])``."""
         string = _string(text)
         encoding = self._tokenizer.encode(string, add_special_tokens=True)
-        pieces = [string[first:last].strip() for first, last in encoding.offsets]
-        return [piece or token for piece, token in zip(pieces, encoding.tokens, strict=True)]
+        return _pieces((string,), encoding)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -189,12 +188,28 @@ class HuggingFacePairProcessor(HuggingFaceProcessor, PairProcessor):
         """See :meth:`PairProcessor.surface_pair`."""
         pair = (_string(text), _string(query))
         encoding = self._tokenizer.encode(*pair, add_special_tokens=True)
-        places = zip(_sides(encoding).tolist(), encoding.offsets, encoding.tokens, strict=True)
-        return [(pair[side][first:last].strip() if side >= 0 else "") or token for side, (first, last), token in places]
+        return _pieces(pair, encoding)
 
 
 def _string(text: Text) -> str:
     return text if isinstance(text, str) else " ".join(text)
+
+
+def _pieces(texts: Sequence[str], encoding: Encoding) -> list[str]:
+    """What each token is of its text as it was written; special tokens are themselves.
+
+    A tokenizer of bytes makes several tokens of one character, and some of white space: the character is shown once,
+    and what has nothing of its own to show as a dot.
+    """
+    pieces: list[str] = []
+    before = None
+    for side, place, token in zip(_sides(encoding).tolist(), encoding.offsets, encoding.tokens, strict=True):
+        if side < 0:
+            pieces.append(token)
+        else:
+            pieces.append("" if (side, place) == before else texts[side][slice(*place)].strip())
+        before = (side, place)
+    return [piece or "\N{MIDDLE DOT}" for piece in pieces]
 
 
 def _sides(encoding: Encoding) -> Array:

@@ -27,10 +27,12 @@ class HubModel(ABC):
         name_or_path: Name of a model on the Hub, or a folder with ``config.json`` and weights.
         config: The model's configuration, plain values as in ``config.json``; None until it is read. A checkpoint
             holds it, see :func:`complete_specification`.
+        new_head: Whether what is above the encoder was drawn at random, because the weights have nothing for it.
     """
 
     name_or_path: str
     config: dict[str, Any] | None
+    new_head: bool = False
     _longest: int
 
     @property
@@ -71,7 +73,7 @@ class HubModel(ABC):
             return AutoConfig.for_model(**copy.deepcopy(self.config))
         try:
             return AutoConfig.from_pretrained(self.name_or_path)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._nothing_there(error) from error
 
     def _check_kind(self, found: PretrainedConfig) -> None:
@@ -90,7 +92,7 @@ class HubModel(ABC):
 
     def _check_vocabulary(self, found: PretrainedConfig, size: int) -> None:
         rows = int(found.vocab_size)
-        if not 0 <= rows - size < _FILLED_UP:
+        if not fits(size, rows):
             raise InputError(
                 f"The data have {size:,} token ids and {self.name_or_path!r} has {rows:,}: they "
                 "were split by another tokenizer; set data.init_args.processor to HuggingFaceProcessor with "
@@ -113,6 +115,11 @@ class HubModel(ABC):
             f"{self.name_or_path!r} is a {kind} model, {reason}: take an encoder such as BERT, RoBERTa, DistilBERT, "
             "ELECTRA, ALBERT or MiniLM."
         )
+
+
+def fits(tokens: int, rows: int) -> bool:
+    """Whether a tokenizer of so many tokens may belong to a model whose embedding has so many rows."""
+    return 0 <= rows - tokens < _FILLED_UP
 
 
 def readable(valid: Tensor) -> Tensor:

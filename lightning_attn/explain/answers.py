@@ -9,11 +9,13 @@ import numpy as np
 import torch
 
 from lightning_attn.data.encoded import Array
+from lightning_attn.data.processor import text_index
 from lightning_attn.data.questions import Question
 from lightning_attn.data.windows import QuestionProcessor, WindowDataset
 from lightning_attn.explain.readings import Reader, Reading
 from lightning_attn.networks.transformer_qa import TransformerQANetwork
 from lightning_attn.types import InputError
+from lightning_attn.wording import shown
 
 NO_ANSWER = "(no answer)"
 MOST = 5  # answers shown
@@ -39,12 +41,14 @@ class AnswerReader(Reader):
     def read(self, texts: Sequence[str], queries: Sequence[str] | None, device: torch.device) -> Reading:
         """See :meth:`Reader.read`."""
         asked = [
-            Question(str(row), query, text, (), row, f"question {query!r}")
+            Question(str(row), query, text, (), row, f"question {shown(query)}")
             for row, (text, query) in enumerate(zip(texts, cast(Sequence[str], queries), strict=True))
         ]
         windows = self.processor.windows(asked)
         chosen, spans = self._decided(windows, device)
         batch = windows[chosen.tolist()].to(device)
+        index = [text_index(question.context, question.text) for question in asked]
+        batch = batch.replace(index=torch.tensor(index, device=device))
         with torch.no_grad():
             probabilities = self.network.spans(self.network.ends(batch)).double().softmax(dim=-1)
         length = batch.valid.shape[1]

@@ -14,6 +14,7 @@ from lightning_attn import attribution
 from lightning_attn.attribution import LAFA
 from lightning_attn.attribution.gradient import GradientAttribution
 from lightning_attn.data.processor import TextProcessor
+from lightning_attn.encoders.hub import fits
 from lightning_attn.explain.answers import AnswerReader
 from lightning_attn.explain.explanation import Explanation
 from lightning_attn.explain.readings import ClassReader, Reader
@@ -21,6 +22,7 @@ from lightning_attn.neighbours import NeighbourText, neighbour_texts
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.trained import TrainedNetwork
 from lightning_attn.types import InputError
+from lightning_attn.wording import shown
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -39,9 +41,14 @@ def method_for(network: AttentionNetwork, name: str) -> attribution.Attribution:
     """A method by name, so that it can explain the network: gradients through attention where it cannot be fixed.
 
     Raises:
-        InputError: There is no such method.
+        InputError: There is no such method, or it compares probabilities of classes and the network has none.
     """
     method = attribution.get(name)
+    if network.schema.spans and isinstance(method, attribution.Occlusion):
+        raise InputError(
+            f"{name} removes tokens to compare probabilities of classes, and a network that answers by spans has none: "
+            "take another method, such as rollout, transatt or integrated_gradients."
+        )
     if network.schema.spans and isinstance(method, GradientAttribution):
         method.attention_fixed = False
     return method
@@ -75,7 +82,18 @@ class Explainer:
         Args:
             network: Built network; it is moved to the GPU where there is one.
             processor: Fitted, and the one that the network's texts are split by.
+
+        Raises:
+            InputError: The processor is not fitted, or has other tokens than the network.
         """
+        if not hasattr(processor, "vocabulary_size"):
+            raise InputError(f"The {type(processor).__name__} has no tokens yet: call its fit() first.")
+        rows = network.schema.vocabulary_size
+        if rows is None or not fits(processor.vocabulary_size, rows):
+            raise InputError(
+                f"The {type(processor).__name__} has {processor.vocabulary_size:,} tokens, and the network "
+                f"{'reads features' if rows is None else f'knows {rows:,}'}: give the processor of the network's texts."
+            )
         explainer = cls.__new__(cls)
         explainer._take(network.eval(), processor)
         return explainer
@@ -110,8 +128,14 @@ class Explainer:
             One explanation a text, in their order.
 
         Raises:
-            InputError: A text or a query is empty, a method is unknown, or queries are missing or out of place.
+            InputError: A text or a query is empty or nothing that the tokenizer knows, a method is unknown or not for
+                this network, queries are missing or out of place, or ``batch_size`` is below 1.
         """
+        for name, given in (("texts", texts), ("methods", methods), ("queries", queries)):
+            if isinstance(given, str):
+                raise InputError(f"{name} is one string, {shown(given)}: a list of them is expected.")
+        if batch_size < 1:
+            raise InputError(f"batch_size, the texts read at once, must be at least 1, not {batch_size}.")
         if not texts:
             return []
         if isinstance(methods, Mapping):
@@ -139,6 +163,9 @@ class Explainer:
         self, texts: list[str], queries: list[str] | None, methods: Mapping[str, attribution.Attribution]
     ) -> list[Explanation]:
         reading = self._reader.read(texts, queries, self.device)
+        for text, some in zip(texts, reading.batch.inner.any(dim=1).tolist(), strict=True):
+            if not some:
+                raise InputError(f"The text {shown(text)} has no token for this network: nothing to explain.")
         scores: dict[str, torch.Tensor] = {}
         lenders: list[list[NeighbourText]] | None = None
         for name, method in methods.items():

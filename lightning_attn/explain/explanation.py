@@ -13,7 +13,8 @@ class Explanation:
 
     Attributes:
         text: As it was given.
-        prediction: Name of the most probable class, or the most probable answer; what the scores explain.
+        prediction: Name of the most probable class, or the most probable answer; what the scores explain. Of several
+            labels those with a probability of at least 1/2, or ``none``; scores explain the most probable one.
         probabilities: By class name, or by answer the most probable ones.
         tokens: What the network read, boundary tokens left out; of a long text the window that the answer stands in.
         scores: By method, one number a token.

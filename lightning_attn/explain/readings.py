@@ -96,7 +96,7 @@ class ClassReader(Reader):
         return Reading(
             batch,
             target,
-            [names[number] for number in target.tolist()],
+            [schema.named_prediction(row) for row in probabilities],
             [dict(zip(names, row, strict=True)) for row in probabilities.tolist()],
             tokens,
             sides,

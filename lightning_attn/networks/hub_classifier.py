@@ -53,7 +53,8 @@ def load_classifier(network: HubModel, found: PretrainedConfig, schema: DataSche
     missing = sorted(name for name in info["missing_keys"] if name.startswith(body) and ".pooler." not in name)
     if missing:
         raise InputError(f"{network.name_or_path!r} lacks weights of its model: those of {', '.join(missing[:3])}.")
-    if any(not name.startswith(body) for name in info["missing_keys"]) and schema.class_names:
+    network.new_head = any(not name.startswith(body) for name in info["missing_keys"])
+    if network.new_head and schema.class_names:
         # A new classifier: from now on its classes are those of the data.
         model.config.id2label = dict(enumerate(schema.class_names))
         model.config.label2id = {name: number for number, name in enumerate(schema.class_names)}
@@ -85,6 +86,7 @@ def load_answerer(network: HubModel, found: PretrainedConfig) -> PreTrainedModel
     body = f"{model.base_model_prefix}."
     if missing := sorted(name for name in info["missing_keys"] if name.startswith(body) and ".pooler." not in name):
         raise InputError(f"{network.name_or_path!r} lacks weights of its model: those of {', '.join(missing[:3])}.")
+    network.new_head = any(not name.startswith(body) for name in info["missing_keys"])
     return cast("PreTrainedModel", model)
 
 
@@ -94,19 +96,49 @@ def architectures(name_or_path: str) -> list[str]:
 
     try:
         return list(AutoConfig.from_pretrained(name_or_path).architectures or [])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return []  # whoever loads it says why
 
 
-def own_schema(found: PretrainedConfig) -> DataSchema:
-    """What a model's configuration says of its classes and of its vocabulary."""
+def own_schema(name: str, found: PretrainedConfig) -> DataSchema:
+    """What a model's configuration says of its classes and of its vocabulary.
+
+    Args:
+        name: Of the model, for messages.
+        found: Its configuration.
+
+    Raises:
+        InputError: The model gives a number, not classes; or its classes have no names.
+    """
+    multi_label = found.problem_type == "multi_label_classification"
+    if found.problem_type == "regression" or (found.num_labels < 2 and not multi_label):
+        raise InputError(
+            f"{name!r} gives {found.num_labels} number{'s' * (found.num_labels > 1)} (problem_type "
+            f"{found.problem_type}), no probabilities of two or more classes, which is what is explained here."
+        )
     return DataSchema(
         num_classes=found.num_labels,
-        class_names=tuple(str(found.id2label[number]) for number in range(found.num_labels)),
-        multi_label=found.problem_type == "multi_label_classification",
+        class_names=tuple(class_names(name, found)),
+        multi_label=multi_label,
         vocabulary_size=found.vocab_size,
         pad_id=found.pad_token_id or 0,
     )
+
+
+def class_names(name: str, found: PretrainedConfig) -> list[str]:
+    """What a model calls its classes, in the order of its outputs; equal names get their numbers.
+
+    Raises:
+        InputError: The configuration names other outputs than there are.
+    """
+    expected = list(range(found.num_labels))
+    if sorted(found.id2label) != expected:
+        raise InputError(
+            f'"id2label" in config.json of {name!r} names the outputs {", ".join(map(str, sorted(found.id2label)))}; '
+            f"there are {found.num_labels}, numbered from 0."
+        )
+    names = [str(found.id2label[number]) for number in expected]
+    return [f"{one} ({number})" if names.count(one) > 1 else one for number, one in enumerate(names)]
 
 
 def class_order(name: str, found: PretrainedConfig, schema: DataSchema) -> list[int] | None:
@@ -122,7 +154,7 @@ def class_order(name: str, found: PretrainedConfig, schema: DataSchema) -> list[
     """
     if found.num_labels != schema.num_classes:
         raise InputError(f"{name!r} has {found.num_labels} classes and the data have {schema.num_classes}.")
-    theirs = [str(found.id2label[number]).lower() for number in range(found.num_labels)]
+    theirs = [label.lower() for label in class_names(name, found)]
     ours = [label.lower() for label in schema.class_names]
     if len(set(theirs)) == len(theirs) and sorted(theirs) == sorted(ours):
         order = [theirs.index(label) for label in ours]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -93,7 +94,13 @@ class TransformerNetwork(TransformerModel):
             InputError: There is no such model, or it cannot be used here.
         """
         network = cls(name_or_path, layers, heads)
-        return network.build(own_schema(network._read_config())).eval()
+        network.build(own_schema(name_or_path, network._read_config())).eval()
+        if network.new_head:
+            warnings.warn(
+                f"{name_or_path!r} has no classifier: what it predicts is by one that was drawn at random.",
+                stacklevel=2,
+            )
+        return network
 
     @classmethod
     def of(
@@ -118,7 +125,7 @@ class TransformerNetwork(TransformerModel):
         network = cls(found._name_or_path or type(model).__name__, layers, heads)
         network.__dict__["_given"] = model  # no part yet
         training = model.training
-        network.build(schema or own_schema(found))
+        network.build(schema or own_schema(network.name_or_path, found))
         network.train(training)
         return network
 
@@ -300,6 +307,8 @@ class TransformerNetwork(TransformerModel):
                 raise self._unusable(kind, f"which fails on a text ({' '.join(str(error).split())})") from error
         if len(calls.modules) != self.choice.depth:
             raise self._unusable(kind, "which does not call registered attention functions in every layer")
+        if not plain.isfinite().all():
+            raise self._unusable(kind, "whose answer to a text is no number (NaN or infinite weights?)")
         if not torch.allclose(plain, whole, atol=1e-3, rtol=1e-3):
             raise self._unusable(kind, "which does not classify its first position")
         if not torch.allclose(alone, padded, atol=1e-3, rtol=1e-3):

@@ -73,7 +73,7 @@ def test_a_folder_gets_a_file_a_picture_and_controls(
     assert "3 of 4 attention heads are important (75%)" in output
     assert "at the token before" in output
     assert "Left out: sentences that are repeated: 1." in errors
-    assert "explain --ckpt_path CHECKPOINT --method mask_lrp --heads" in errors
+    assert f"explain --model {folder} --method mask_lrp --heads" in errors
 
 
 def test_syntactic_heads_beat_every_fixed_offset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,7 +206,7 @@ def test_wrong_files_are_refused(
     model = planted([[-1, 1]])
     model.resize_token_embeddings(10)
     model.save_pretrained(wide)
-    refused(command(wide, conllu, output), "has 18 tokens, and its model 10", capsys)
+    refused(command(wide, conllu, output), "has 18 tokens and its model 10", capsys)
 
 
 def test_networks_without_self_attention_are_refused(

@@ -39,8 +39,8 @@ class HeadsFile:
             InputError: The file is no such file, or it is about another model.
         """
         try:
-            content = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            content = json.loads(Path(path).expanduser().read_text(encoding="utf-8-sig"))
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             raise InputError(f"{path} is no JSON file ({error}).") from error
         layers = content.get("layers") if isinstance(content, dict) else None
         if not isinstance(layers, list) or not layers:
@@ -51,6 +51,8 @@ class HeadsFile:
                     f"Layer {number} of {path} is {json.dumps(layer)}: a list of attention heads, numbered from 0, is "
                     "expected there."
                 )
+        if not any(layers):
+            raise InputError(f"{path} names no attention head: one at least is needed.")
         if network is not None and "model" in content:
             _check(path, content["model"], network)
         found = content.get("found")
