@@ -174,8 +174,8 @@ class Even(RandomAttention):
 class Shuffled(RandomAttention):
     """The learned weights of another example of the batch, stretched to the length of this one.
 
-    Never an example's own weights in another order: their sorted profile can carry the label. An example
-    that is alone in its batch gets uniform weights.
+    Never an example's own weights in another order: their sorted profile can carry the label. An example that
+    is alone in its batch gets uniform weights.
     """
 
     def sample(self, attention: Tensor, batch: Batch) -> Tensor:

@@ -38,9 +38,7 @@ def read_transformer(given: str) -> tuple[TransformerModel, HuggingFaceProcessor
     place = _place(given)
     if _are(architectures(place), "QuestionAnswering"):
         return _answerer(place)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a classifier that was drawn at random is above all that is looked at
-        return _classifier(HuggingFaceProcessor, place)
+    return _classifier(HuggingFaceProcessor, place)  # one that was drawn at random is above all that is looked at
 
 
 def read_hub_model(given: str, pairs: bool = False) -> tuple[TransformerModel, HuggingFaceProcessor]:
@@ -66,9 +64,7 @@ def read_hub_model(given: str, pairs: bool = False) -> tuple[TransformerModel, H
     else:
         if kinds and not _are(kinds, "SequenceClassification"):
             raise _untrained(f"{given} is a {' and '.join(kinds)}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # refused below
-            network, processor = _classifier(HuggingFacePairProcessor if pairs else HuggingFaceProcessor, place)
+        network, processor = _classifier(HuggingFacePairProcessor if pairs else HuggingFaceProcessor, place)
     if network.new_head:
         raise _untrained(f"The weights of {given} end below its last layer")
     return network, processor
@@ -119,7 +115,9 @@ def _answerer(place: str) -> tuple[TransformerQANetwork, QuestionProcessor]:
 def _classifier(made: type[HuggingFaceProcessor], place: str) -> tuple[TransformerNetwork, HuggingFaceProcessor]:
     processor = made(place)
     processor.fit([])
-    network = TransformerNetwork.load(place)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* has no classifier")  # callers look at network.new_head
+        network = TransformerNetwork.load(place)
     size = network.model.get_input_embeddings().num_embeddings
     if not fits(processor.vocabulary_size, size):
         raise InputError(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -101,8 +99,6 @@ class TextProcessor(ABC):
     def batch(self, texts: Sequence[Text], queries: Sequence[Text] | None = None) -> Batch:
         """Raw texts, with or without queries, as one batch to explain; targets are 0 because they are not known.
 
-        ``index`` is made of the text and its query, so that what is drawn for a text does not depend on the others.
-
         Raises:
             InputError: A text is empty.
         """
@@ -124,15 +120,7 @@ class TextProcessor(ABC):
             query_offsets=None if asked is None else asked.offsets,
             segments=encoded.segments,
         )
-        batch = dataset[range(len(texts))].apply(torch.Tensor.contiguous)
-        every: Sequence[Text | None] = [None] * len(texts) if queries is None else queries
-        index = [text_index(text, query) for text, query in zip(texts, every, strict=True)]
-        return batch.replace(index=torch.tensor(index, dtype=torch.int64))
-
-
-def text_index(text: Text, query: Text | None) -> int:
-    """A number that belongs to a text and its query, the same in every process."""
-    return zlib.crc32(json.dumps([text, query]).encode())
+        return dataset[range(len(texts))].apply(torch.Tensor.contiguous)
 
 
 class PairProcessor(TextProcessor):

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from lightning_attn.data.encoded import Array
-from lightning_attn.data.processor import text_index
 from lightning_attn.data.questions import Question
 from lightning_attn.data.windows import QuestionProcessor, WindowDataset
 from lightning_attn.explain.readings import Reader, Reading
@@ -47,8 +46,6 @@ class AnswerReader(Reader):
         windows = self.processor.windows(asked)
         chosen, spans = self._decided(windows, device)
         batch = windows[chosen.tolist()].to(device)
-        index = [text_index(question.context, question.text) for question in asked]
-        batch = batch.replace(index=torch.tensor(index, device=device))
         with torch.no_grad():
             probabilities = self.network.spans(self.network.ends(batch)).double().softmax(dim=-1)
         length = batch.valid.shape[1]

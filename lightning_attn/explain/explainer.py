@@ -18,7 +18,7 @@ from lightning_attn.encoders.hub import fits
 from lightning_attn.explain.answers import AnswerReader
 from lightning_attn.explain.explanation import Explanation
 from lightning_attn.explain.readings import ClassReader, Reader
-from lightning_attn.neighbours import NeighbourText, neighbour_texts
+from lightning_attn.neighbours import NeighbourText, neighbour_texts, text_digests
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.trained import TrainedNetwork
 from lightning_attn.types import InputError
@@ -163,6 +163,8 @@ class Explainer:
         self, texts: list[str], queries: list[str] | None, methods: Mapping[str, attribution.Attribution]
     ) -> list[Explanation]:
         reading = self._reader.read(texts, queries, self.device)
+        # What is drawn for a text is to belong to the text, not to its place among the others.
+        reading.batch = reading.batch.replace(index=text_digests(reading.batch))
         for text, some in zip(texts, reading.batch.inner.any(dim=1).tolist(), strict=True):
             if not some:
                 raise InputError(f"The text {shown(text)} has no token for this network: nothing to explain.")

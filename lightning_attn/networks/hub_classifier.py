@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -43,17 +44,13 @@ def load_classifier(network: HubModel, found: PretrainedConfig, schema: DataSche
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise network._nothing_there(error) from error
-    body = f"{model.base_model_prefix}."
     if info["mismatched_keys"]:
         raise InputError(
             f"{network.name_or_path!r} does not fit: the data have {schema.num_classes} classes, and the sizes of "
             f"{sorted(str(key[0]) for key in info['mismatched_keys'])[0]} are others; take the pretrained model "
             "without a classifier."
         )
-    missing = sorted(name for name in info["missing_keys"] if name.startswith(body) and ".pooler." not in name)
-    if missing:
-        raise InputError(f"{network.name_or_path!r} lacks weights of its model: those of {', '.join(missing[:3])}.")
-    network.new_head = any(not name.startswith(body) for name in info["missing_keys"])
+    _check_missing(network, model, info["missing_keys"])
     if network.new_head and schema.class_names:
         # A new classifier: from now on its classes are those of the data.
         model.config.id2label = dict(enumerate(schema.class_names))
@@ -83,11 +80,16 @@ def load_answerer(network: HubModel, found: PretrainedConfig) -> PreTrainedModel
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise network._nothing_there(error) from error
-    body = f"{model.base_model_prefix}."
-    if missing := sorted(name for name in info["missing_keys"] if name.startswith(body) and ".pooler." not in name):
-        raise InputError(f"{network.name_or_path!r} lacks weights of its model: those of {', '.join(missing[:3])}.")
-    network.new_head = any(not name.startswith(body) for name in info["missing_keys"])
+    _check_missing(network, model, info["missing_keys"])
     return cast("PreTrainedModel", model)
+
+
+def _check_missing(network: HubModel, model: PreTrainedModel, keys: Collection[str]) -> None:
+    """Weights that were not there may be those above the encoder alone, and a pooler's, which is new then."""
+    body = f"{model.base_model_prefix}."
+    if missing := sorted(name for name in keys if name.startswith(body) and ".pooler." not in name):
+        raise InputError(f"{network.name_or_path!r} lacks weights of its model: those of {', '.join(missing[:3])}.")
+    network.new_head = any(not name.startswith(body) for name in keys)
 
 
 def architectures(name_or_path: str) -> list[str]:

@@ -23,9 +23,8 @@ class TransformerAttribution(Attribution):
     """A score made of the self-attention of a :class:`TransformerModel`, which stays as it is.
 
     An answer is read at the first position, [CLS]; at the first and at the last token of a span where the network
-    answers questions, and the explained logit is the sum of the two (``docs/methods.md``, answers to
-    questions). Weights are those of evaluation,
-    without dropout.
+    answers questions, and the explained logit is the sum of the two (``docs/methods.md``, answers to questions).
+    Weights are those of evaluation, without dropout.
     """
 
     def score(self, network: AttentionNetwork, batch: Batch, target: Tensor | None) -> Tensor:

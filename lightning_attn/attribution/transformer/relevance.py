@@ -5,7 +5,7 @@ Patents: see :mod:`lightning_attn.attribution.transformer.relevance_rules`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -150,20 +150,21 @@ class _Rules(TorchFunctionMode):
     ) -> Any:
         named = kwargs or {}
         if func is F.linear and args[0].requires_grad:
-            weight, bias = _like(args[0], [args[1], args[2] if len(args) > 2 else named.get("bias")])
-            return Linear.apply(args[0], weight, bias)  # type: ignore[no-untyped-call]
+            bias = args[2] if len(args) > 2 else named.get("bias")
+            return Linear.apply(args[0], _like(args[0], args[1]), _like(args[0], bias))  # type: ignore[no-untyped-call]
         if (func is F.layer_norm or func in ACTIVATIONS) and args[0].requires_grad:
             with torch.no_grad():
-                output = func(*_like(args[0], args), **dict(zip(named, _like(args[0], named.values()), strict=True)))
+                given = {name: _like(args[0], one) for name, one in named.items()}
+                output = func(*(_like(args[0], one) for one in args), **given)
             return Identity.apply(args[0], output)  # type: ignore[no-untyped-call]
         if func in (torch.add, Tensor.add) and _two_activations(args) and not named:
             return Add.apply(*args)  # type: ignore[no-untyped-call]
         return func(*args, **named)
 
 
-def _like(activation: Tensor, values: Iterable[Any]) -> list[Any]:
-    """Parameters in the precision of what they are applied to; everything else as it is."""
-    return [one.to(activation.dtype) if isinstance(one, Tensor) and one.is_floating_point() else one for one in values]
+def _like(activation: Tensor, given: Any) -> Any:
+    """A parameter in the precision of what it is applied to; everything else as it is."""
+    return given.to(activation.dtype) if isinstance(given, Tensor) and given.is_floating_point() else given
 
 
 def _two_activations(args: Sequence[Any]) -> bool:
