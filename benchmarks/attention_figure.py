@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.attention_page import ARMS, MODELS, PUBLISHED, Measurements
-from lightning_attn.report.curves import COLOURS
+from lightning_attn.visualization.curves import COLOURS
 
 _STYLE = {"font.size": 9, "axes.titlesize": 10, "legend.frameon": False, "axes.spines.top": False}
 _NAMES = {"bilstm": "BiLSTM", "cnn": "CNN", "average": "Average"}

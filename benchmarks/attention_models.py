@@ -17,17 +17,17 @@ from torch import Tensor, nn
 from benchmarks.cells import Cell
 from benchmarks.fitting import trainer_of
 from lightning_attn.attention import AdditiveAttention, AdditiveQueryAttention, DotAttention, DotQueryAttention
-from lightning_attn.attention.frozen import FrozenAttention
 from lightning_attn.attention.uniform import UniformAttention
 from lightning_attn.callbacks import FaithfulnessCallback
 from lightning_attn.callbacks.checkpoint import BestAndLastCheckpoint
 from lightning_attn.data import BabiDataModule, CorpusDataModule, NLIDataModule, SSTDataModule, WordProcessor
 from lightning_attn.encoders import CNN, Average, BiLSTM, Encoder
 from lightning_attn.mitigations import Compose, InstanceWeighting, Mitigation, NoMitigation, RandomPretraining
-from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks import AttentionNetwork, PairedNetwork, PooledNetwork
+from lightning_attn.networks.frozen_attention import FrozenAttention
 from lightning_attn.networks.heads import LinearHead
-from lightning_attn.trained import TrainedNetwork
+from lightning_attn.networks.trained import TrainedNetwork
+from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import DataSchema
 
 SEEDS = 3

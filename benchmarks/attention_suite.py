@@ -35,9 +35,9 @@ from lightning_attn.attribution import Occlusion
 from lightning_attn.data import SSTDataModule, TextDataModule, WordProcessor
 from lightning_attn.encoders import CNN, Average, BiLSTM
 from lightning_attn.experiments import Random, Uniform, adversarial, agreement, counterfactual, permutation
-from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks import AttentionNetwork, PooledNetwork
-from lightning_attn.perturbation import Delete, Perturbation, Replace
+from lightning_attn.perturbation.sweep import Delete, Perturbation, Replace
+from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch
 
 REPEATS = 5

@@ -37,8 +37,8 @@ from lightning_attn.attention import GatedAttention
 from lightning_attn.data.bags import BagDataset, Bags
 from lightning_attn.data.encoded import offsets_of
 from lightning_attn.encoders import MLP
-from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks import BagNetwork
+from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch, DataSchema
 
 RATE = 1e-3

@@ -24,8 +24,8 @@ from lightning_attn.callbacks import FaithfulnessCallback, ShortcutProbe
 from lightning_attn.callbacks.sampled import SampledCallback
 from lightning_attn.data import AttentionDataModule, SSTDataModule, SyntheticReviewsDataModule
 from lightning_attn.encoders import BiLSTM
-from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks import PooledNetwork
+from lightning_attn.tasks import AttentionClassifier
 
 REPEATS = 5
 TARGETS: dict[type[SampledCallback], float] = {FaithfulnessCallback: 0.35, ShortcutProbe: 0.25}

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from lightning_attn.callbacks import BestAndLastCheckpoint
 from lightning_attn.data.base import AttentionDataModule
-from lightning_attn.modules.base import AttentionModule
+from lightning_attn.tasks.base import AttentionModule
 from lightning_attn.types import Batch
 
 #: Nothing printed, nothing logged, no look at validation before training.

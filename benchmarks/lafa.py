@@ -38,15 +38,15 @@ from benchmarks.lafa_tuning import (
     settings,
 )
 from lightning_attn.attribution import Attribution, Lexicon, NeighbourShap, get
-from lightning_attn.budget import Fractions
+from lightning_attn.attribution.lafa import Nearest, NeighbourIndex
 from lightning_attn.data import ADEDataModule, CorpusDataModule, HuggingFaceProcessor, SSTDataModule
 from lightning_attn.encoders import BiLSTM, PretrainedEncoder
 from lightning_attn.metrics.functional import comprehensiveness, sufficiency
 from lightning_attn.metrics.functional.erasure import explained
-from lightning_attn.modules import AttentionClassifier
-from lightning_attn.neighbours import Nearest, NeighbourIndex
 from lightning_attn.networks import PooledNetwork
-from lightning_attn.perturbation import sweep, top_k_kept, top_k_removed
+from lightning_attn.perturbation.budget import Fractions
+from lightning_attn.perturbation.sweep import sweep, top_k_kept, top_k_removed
+from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch
 
 RESULTS = Path(__file__).parents[1] / "results"

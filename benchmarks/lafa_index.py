@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 
 from lightning_attn.attribution import LAFA, get
+from lightning_attn.attribution.lafa import Nearest, NeighbourIndex, Query, Reader, text_digests
 from lightning_attn.data import AttentionDataModule, SSTDataModule, SyntheticReviewsDataModule, TextDataModule
 from lightning_attn.encoders import BiLSTM
-from lightning_attn.neighbours import Nearest, NeighbourIndex, Query, Reader, text_digests
 from lightning_attn.networks import PooledNetwork
 from lightning_attn.types import Batch
 

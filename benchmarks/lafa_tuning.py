@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_attn.attribution import LAFA, Attribution, Kernel, Lexicon
-from lightning_attn.attribution.kernels import Cosine, Cubic, Indicator, InverseClippedDistance, Laplacian, Rbf
-from lightning_attn.metrics.functional import auprc, auroc
-from lightning_attn.neighbours import (
+from lightning_attn.attribution.lafa import (
     Nearest,
     NeighbourIndex,
     Neighbours,
@@ -22,6 +20,8 @@ from lightning_attn.neighbours import (
     Selection,
     text_digests,
 )
+from lightning_attn.attribution.lafa.kernels import Cosine, Cubic, Indicator, InverseClippedDistance, Laplacian, Rbf
+from lightning_attn.metrics.functional import auprc, auroc
 from lightning_attn.networks import AttentionNetwork
 from lightning_attn.types import Batch
 

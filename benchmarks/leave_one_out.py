@@ -23,7 +23,7 @@ from torch import Tensor
 from lightning_attn.attribution import Occlusion
 from lightning_attn.encoders import CNN, Average, BiLSTM, Encoder
 from lightning_attn.networks import PooledNetwork
-from lightning_attn.perturbation import Replace, leave_one_out, probabilities, unperturbed
+from lightning_attn.perturbation.sweep import Replace, leave_one_out, probabilities, unperturbed
 from lightning_attn.types import Batch, DataSchema
 
 BATCH_SIZES, PERTURBATIONS = (8, 32, 128), (1, 4, 16, 64)

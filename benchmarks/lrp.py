@@ -20,11 +20,11 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 from lightning_attn.attribution import CPLRP, AttnLRP, Attribution, FullLRP, MaskLRP, PartialLRP, TransAtt
-from lightning_attn.gradients import embedding_gradient
+from lightning_attn.attribution.gradients import embedding_gradient
 from lightning_attn.metrics import Settings, measure
 from lightning_attn.metrics.presets import PRESETS, Erasure
 from lightning_attn.networks import TransformerNetwork
-from lightning_attn.perturbation import sweep
+from lightning_attn.perturbation.sweep import sweep
 from lightning_attn.types import Batch, DataSchema
 
 REPEATS = 5

@@ -19,10 +19,10 @@ from lightning_attn.metrics import Settings, measure
 from lightning_attn.metrics.functional.bits import bits_gained
 from lightning_attn.metrics.functional.evaluators import Training
 from lightning_attn.metrics.functional.leakage import fano_bits
-from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.perturbation import Perturbation
-from lightning_attn.randomness import mix
+from lightning_attn.ops.randomness import mix
+from lightning_attn.perturbation.sweep import Perturbation
+from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch
 
 Array = NDArray[np.float64]

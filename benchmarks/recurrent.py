@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lightning_attn.data import SSTDataModule, TextDataModule
-from lightning_attn.recurrent import bidirectional_states
+from lightning_attn.ops.recurrent import bidirectional_states
 
 REPEATS, BATCHES, SIZE = 3, 6, 128
 

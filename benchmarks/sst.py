@@ -25,8 +25,8 @@ from lightning_attn.callbacks.checkpoint import BestAndLastCheckpoint
 from lightning_attn.data import SSTDataModule
 from lightning_attn.encoders import CNN, Average, BiLSTM
 from lightning_attn.mitigations import Compose, InstanceWeighting, Mitigation, NoMitigation, RandomPretraining
-from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks import PooledNetwork
+from lightning_attn.tasks import AttentionClassifier
 
 RESULTS = Path(__file__).parents[1] / "results"
 ENCODERS = ("bilstm", "cnn", "average")

@@ -20,8 +20,8 @@ from benchmarks.fitting import fit_steps
 from lightning_attn.data import AttentionDataModule, SSTDataModule, SyntheticReviewsDataModule
 from lightning_attn.encoders import BiLSTM
 from lightning_attn.mitigations import InstanceWeighting, Mitigation, NoMitigation, RandomPretraining
-from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks import PooledNetwork
+from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch, DataSchema
 
 REPEATS = 5

@@ -31,8 +31,8 @@ from lightning_attn.mitigations import (
     RandomMixing,
     RandomPretraining,
 )
-from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks import TransformerNetwork
+from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch, DataSchema
 
 REPEATS, EAGER_TARGET, FUSED_TARGET = 3, 1.25, 1.02

@@ -1,4 +1,4 @@
-"""The shapes that cross folders: `Batch`, `AttentionOutput`, `DataSchema`, and the error for a user's mistake."""
+"""The shapes that cross folders: `Batch`, `AttentionOutput` and `DataSchema`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
-class InputError(ValueError):
-    """A mistake in what the user gave: a file, a column, a configuration key, a checkpoint.
-
-    Its message is one sentence that says what is wrong, where, and what would be right. The command line prints it
-    without a traceback and exits with status 2; every other exception is a bug of ours and keeps its traceback.
-    """
+from lightning_attn.errors import InputError
 
 
 @dataclass

@@ -13,7 +13,7 @@ import torch
 import yaml
 from pytorch_lightning import Callback
 
-from lightning_attn.cli import main
+from lightning_attn.cli.commands import main
 
 TINY: dict[str, Any] = {
     "model": {

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 from lightning_attn.data import SyntheticReviewsDataModule
 from lightning_attn.encoders import BiLSTM
 from lightning_attn.mitigations import Mitigation
-from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks import PooledNetwork
+from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch
 
 

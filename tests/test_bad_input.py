@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_attn.cli import main
+from lightning_attn.cli.commands import main
 from tests.run_tools import command, run, start, write_config
 
 ENCODER = "--model.init_args.network.init_args.encoder"

@@ -14,11 +14,11 @@ import torch
 import yaml
 from pytorch_lightning import Trainer
 
-from lightning_attn.cli import main
+from lightning_attn.cli.commands import main
 from lightning_attn.data import SyntheticReviewsDataModule
 from lightning_attn.encoders import BiLSTM
-from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks import PooledNetwork
+from lightning_attn.tasks import AttentionClassifier
 from tests.run_tools import TINY, command, last, run, start, write_config
 
 OPINIONS = [("the", "positive"), ("film", "negative"), ("not", "positive")]  # in every vocabulary

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from lightning_attn.cli import main
+from lightning_attn.cli.commands import main
 from tests.run_tools import start
 from tests.tiny_models import save_model, save_tokenizer, tiny_config
 

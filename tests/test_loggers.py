@@ -9,8 +9,15 @@ import pytest
 import wandb
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
-from lightning_attn.loggers import MetricsFile, finish_wandb, guard, start_wandb_loggers, use_epoch_axis, wandb_mode
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
+from lightning_attn.runs.loggers import (
+    MetricsFile,
+    finish_wandb,
+    guard,
+    start_wandb_loggers,
+    use_epoch_axis,
+    wandb_mode,
+)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

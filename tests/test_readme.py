@@ -32,7 +32,7 @@ def train_new_architecture(network: type) -> None:
     from pytorch_lightning import Trainer
 
     from lightning_attn.data import SyntheticReviewsDataModule
-    from lightning_attn.modules import AttentionClassifier
+    from lightning_attn.tasks import AttentionClassifier
 
     data = SyntheticReviewsDataModule(train_size=64, val_size=32, test_size=32)
     trainer = Trainer(fast_dev_run=True, accelerator="cpu", enable_progress_bar=False)
@@ -59,7 +59,7 @@ def test_links_inside_the_project_lead_somewhere() -> None:
 
 
 def test_commands_exist() -> None:
-    from lightning_attn.cli import HELP
+    from lightning_attn.cli.commands import HELP
 
     commands = set(re.findall(r"^lightning (\w+)", README, flags=re.MULTILINE))
     assert commands

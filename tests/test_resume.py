@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_attn.cli import main
+from lightning_attn.cli.commands import main
 from tests.run_tools import assert_same_training, command, last, run, start, write_config
 
 STEP_LR = (

@@ -11,9 +11,9 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import WandbLogger
 
 from lightning_attn.callbacks import AttentionTableCallback, PredictionsFile
-from lightning_attn.cli import main
-from lightning_attn.run_folder import discard, folder_of, is_first_process, new_run_folder
-from lightning_attn.types import InputError
+from lightning_attn.cli.commands import main
+from lightning_attn.errors import InputError
+from lightning_attn.runs.folder import discard, folder_of, is_first_process, new_run_folder
 from tests.run_tools import write_config
 from tests.runs import tiny_data, tiny_module, trainer
 

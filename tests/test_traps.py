@@ -15,8 +15,8 @@ from lightning_attn.data import BucketBatches, SyntheticReviewsDataModule
 from lightning_attn.encoders import BiLSTM
 from lightning_attn.metrics import ExampleMean, LeakedBits, PerExampleMean
 from lightning_attn.mitigations import RandomPretraining
-from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks import PooledNetwork
+from lightning_attn.tasks import AttentionClassifier
 from tests.runs import RecordingLogger, loader, tiny_data, tiny_module, trainer
 from tests.toys import toy_batch, toy_network
 

@@ -13,7 +13,7 @@ import wandb
 from wandb.proto import wandb_internal_pb2 as pb
 
 from lightning_attn.callbacks import AttentionTableCallback, FaithfulnessCallback
-from lightning_attn.loggers import start_wandb, use_epoch_axis
+from lightning_attn.runs.loggers import start_wandb, use_epoch_axis
 from tests.runs import tiny_data, tiny_module, trainer
 
 EPOCHS = 3

@@ -16,7 +16,7 @@ from benchmarks.sets.figures import draw_ensembles, draw_scatter
 from benchmarks.sets.page import report
 from benchmarks.sets.plan import STRICT, Results, ensemble_figures, first_cells, later_cells, trainings_of
 from benchmarks.sets.training import compute
-from lightning_attn.report.silent_failures import Training
+from lightning_attn.visualization.silent_failures import Training
 
 RESULTS = Path(__file__).parents[2] / "results"
 

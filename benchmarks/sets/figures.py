@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.sets.training import SIZES
-from lightning_attn.report.curves import COLOURS
-from lightning_attn.report.silent_failures import Thresholds, Training
-from lightning_attn.report.silent_failures_page import draw_trainings
+from lightning_attn.visualization.curves import COLOURS
+from lightning_attn.visualization.silent_failures import Thresholds, Training
+from lightning_attn.visualization.silent_failures_page import draw_trainings
 
 _STYLE = {"font.size": 9, "axes.titlesize": 10, "legend.frameon": False, "svg.hashsalt": "lightning_attn"}
 

@@ -22,7 +22,7 @@ from benchmarks.sets.plan import (
 )
 from benchmarks.sets.training import BATCH, DRAWS, EPOCHS, PRETRAINING_EPOCHS, RATE, SIZES
 from lightning_attn.networks.combinations import COMBINATIONS
-from lightning_attn.report.silent_failures import KINDS, failure_rate
+from lightning_attn.visualization.silent_failures import KINDS, failure_rate
 
 COMPARED = {"bag AUROC": "bag", "attention AUROC": "attention", "key mass": "key_mass"}
 

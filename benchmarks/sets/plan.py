@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.cells import Cell, key
 from benchmarks.sets.training import EPOCHS, MODALITIES, SIZES, TASKS
-from lightning_attn.report.silent_failures import Thresholds, Training, ensemble_of
+from lightning_attn.visualization.silent_failures import Thresholds, Training, ensemble_of
 
 Results = dict[str, dict[str, Any]]
 HEADS = ("linear", "mlp")

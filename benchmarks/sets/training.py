@@ -47,9 +47,9 @@ from lightning_attn.metrics.functional import (
 )
 from lightning_attn.metrics.functional.instances import ranked_measures
 from lightning_attn.mitigations import Compose, InstanceWeighting, Mitigation, NoMitigation, RandomPretraining
-from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks import BagNetwork, LinearHead, MLPHead
 from lightning_attn.networks.combinations import COMBINATIONS, get_combination
+from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch
 
 TASKS: dict[str, Callable[[], BagTask]] = {

@@ -9,15 +9,6 @@ from typing import Any
 from torch import Tensor
 
 from lightning_attn.attention import AdditiveAttention, Attention, TopShareSelection, UniformAttention
-from lightning_attn.attention.random import (
-    BernoulliSubset,
-    Dirichlet,
-    Even,
-    RandomAttention,
-    Shuffled,
-    SoftmaxNormal,
-    UniformShare,
-)
 from lightning_attn.encoders import BiLSTM, PatchEncoder
 from lightning_attn.mitigations import (
     AttentionDropout,
@@ -29,6 +20,15 @@ from lightning_attn.mitigations import (
     NoMitigation,
     RandomMixing,
     RandomPretraining,
+)
+from lightning_attn.mitigations.random_attention import (
+    BernoulliSubset,
+    Dirichlet,
+    Even,
+    RandomAttention,
+    Shuffled,
+    SoftmaxNormal,
+    UniformShare,
 )
 from lightning_attn.networks import ContentFreeNetwork, MaskedInputNetwork, PatchNetwork, PooledNetwork
 from lightning_attn.networks.base import AttentionNetwork

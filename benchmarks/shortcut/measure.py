@@ -27,13 +27,13 @@ from benchmarks.measuring import (
 from benchmarks.reordered import Reordered
 from benchmarks.shortcut.data import data_of
 from benchmarks.shortcut.training import judge_of, trained
-from lightning_attn.budget import Fractions
 from lightning_attn.metrics.functional import comprehensiveness, kendall_tau, sufficiency
 from lightning_attn.metrics.functional.erasure import explained
 from lightning_attn.metrics.functional.evaluators import Training
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.perturbation import Delete, Replace, sweep, top_k_kept, top_k_removed
-from lightning_attn.randomness import uniform
+from lightning_attn.ops.randomness import uniform
+from lightning_attn.perturbation.budget import Fractions
+from lightning_attn.perturbation.sweep import Delete, Replace, sweep, top_k_kept, top_k_removed
 
 KEPT = 400  # examples whose own figures are kept of what is measured on the whole test split
 JUDGED = 4000  # training texts that evaluators learn from

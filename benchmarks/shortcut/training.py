@@ -14,8 +14,8 @@ from benchmarks.fitting import fit_best
 from benchmarks.reordered import Reordered
 from benchmarks.shortcut.arms import mitigation_of, network_of
 from lightning_attn.mitigations import NoMitigation
-from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.tasks import AttentionClassifier
 
 DECAY = 1e-5
 JUDGE_SEED = 1000

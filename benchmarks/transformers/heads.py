@@ -12,20 +12,20 @@ from benchmarks.measuring import device, order_at
 from benchmarks.transformers.data import CONLLU
 from benchmarks.transformers.plan import SELECTED
 from benchmarks.transformers.training import file_of, tuned
-from lightning_attn.attention_heads import (
+from lightning_attn.attribution.heads import (
     Criterion,
     HeadStatistics,
     Positional,
     Syntactic,
     align,
     head_statistics,
-    heads_figure,
     important_heads,
     random_heads,
 )
 from lightning_attn.attribution.transformer import read_heads, write_heads
 from lightning_attn.data import HuggingFaceProcessor
 from lightning_attn.data.conllu import read_conllu
+from lightning_attn.visualization import heads_figure
 
 RELATIONS = ("nsubj", "obj", "amod", "advmod")
 

@@ -25,8 +25,8 @@ from lightning_attn.data.windows import WindowDataset
 from lightning_attn.metrics import Settings, measure
 from lightning_attn.metrics.functional.answers import answer_recall
 from lightning_attn.metrics.presets import PRESETS
-from lightning_attn.networks.transformer_model import TransformerModel
-from lightning_attn.perturbation import Delete
+from lightning_attn.networks.transformer.model import TransformerModel
+from lightning_attn.perturbation.sweep import Delete
 from lightning_attn.types import Batch
 
 KEPT = 400  # examples whose own figures are kept of what is measured on the whole test split

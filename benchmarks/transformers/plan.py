@@ -16,7 +16,7 @@ SELECTED = (*TRAINED, "sentences", "selections")
 #: Arms of part 2, by variant of Mask-LRP: chosen attention heads, a random choice of as many, and all of them.
 VARIANTS = ("released", "clean")
 ALL_HEADS = {"released": "Mask-LRP released, all heads", "clean": "TransAtt"}
-#: Criteria of attention heads; see :func:`lightning_attn.attention_heads.important_heads`.
+#: Criteria of attention heads; see :func:`lightning_attn.attribution.heads.important_heads`.
 SELECTIONS: dict[str, dict[str, Any]] = {
     "important": {"margin": 0.1, "direction": "to_head", "share": 0.8, "ignore_special": False},
     "wider": {"margin": 0.05, "direction": "either", "share": 0.5, "ignore_special": True},

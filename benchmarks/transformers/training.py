@@ -22,11 +22,11 @@ from benchmarks.transformers.data import data_of
 from benchmarks.transformers.plan import TRAINED
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.mitigations import Mitigation, NoMitigation
-from lightning_attn.modules import AttentionClassifier, QuestionAnswerer
-from lightning_attn.modules.base import AttentionModule
 from lightning_attn.networks import TransformerNetwork, TransformerQANetwork
-from lightning_attn.networks.transformer_model import TransformerModel
-from lightning_attn.optimisation import NoDecayOfNormsAndBiases, WarmupLinear
+from lightning_attn.networks.transformer.model import TransformerModel
+from lightning_attn.optim import NoDecayOfNormsAndBiases, WarmupLinear
+from lightning_attn.tasks import AttentionClassifier, QuestionAnswerer
+from lightning_attn.tasks.base import AttentionModule
 
 DECAY, WARMUP, CLIP = 0.01, 0.1, 1.0
 RANDOM_EPOCHS = 1  # of random pretraining

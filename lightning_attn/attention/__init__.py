@@ -3,21 +3,10 @@
 from lightning_attn.attention.additive import AdditiveAttention
 from lightning_attn.attention.base import Attention, AttentionLayer
 from lightning_attn.attention.dot import DotAttention
-from lightning_attn.attention.frozen import FrozenAttention
 from lightning_attn.attention.gated import GatedAttention
 from lightning_attn.attention.maximum import MaxAttention
 from lightning_attn.attention.multihead import MultiHeadAdditiveAttention, MultiHeadAttention, MultiHeadGatedAttention
 from lightning_attn.attention.query import AdditiveQueryAttention, DotQueryAttention, QueryAttention
-from lightning_attn.attention.random import (
-    BernoulliSubset,
-    Dirichlet,
-    Even,
-    RandomAttention,
-    Shuffled,
-    SoftmaxNormal,
-    UniformShare,
-    UniformSubset,
-)
 from lightning_attn.attention.selection import (
     GumbelTopK,
     L2XSampler,
@@ -26,7 +15,6 @@ from lightning_attn.attention.selection import (
     TopKSelection,
     TopShareSelection,
 )
-from lightning_attn.attention.softmax import attendable, masked_softmax
 from lightning_attn.attention.uniform import KeylessAttention, UniformAttention
 
 __all__ = [
@@ -34,12 +22,8 @@ __all__ = [
     "AdditiveQueryAttention",
     "Attention",
     "AttentionLayer",
-    "BernoulliSubset",
-    "Dirichlet",
     "DotAttention",
     "DotQueryAttention",
-    "Even",
-    "FrozenAttention",
     "GatedAttention",
     "GumbelTopK",
     "KeylessAttention",
@@ -49,16 +33,9 @@ __all__ = [
     "MultiHeadAttention",
     "MultiHeadGatedAttention",
     "QueryAttention",
-    "RandomAttention",
     "Sampler",
     "Selection",
-    "Shuffled",
-    "SoftmaxNormal",
     "TopKSelection",
     "TopShareSelection",
     "UniformAttention",
-    "UniformShare",
-    "UniformSubset",
-    "attendable",
-    "masked_softmax",
 ]

@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from lightning_attn.attention.random import RandomAttention, SoftmaxNormal
-from lightning_attn.attention.softmax import attendable, masked_softmax
 from lightning_attn.mitigations.base import Mitigation, NoMitigation
-from lightning_attn.segments import packed_softmax
+from lightning_attn.mitigations.random_attention import RandomAttention, SoftmaxNormal
+from lightning_attn.ops.bag_reduce import packed_softmax
+from lightning_attn.ops.softmax import attendable, masked_softmax
 from lightning_attn.types import Batch
 
 

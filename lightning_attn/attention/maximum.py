@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from lightning_attn.attention.base import AttentionLayer
-from lightning_attn.segments import maximum, spread, weighted_sum
-from lightning_attn.types import Batch, InputError
+from lightning_attn.errors import InputError
+from lightning_attn.ops.bag_reduce import maximum, spread, weighted_sum
+from lightning_attn.types import Batch
 
 
 class MaxAttention(AttentionLayer):

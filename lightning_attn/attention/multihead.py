@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attn.attention.base import AttentionLayer
-from lightning_attn.attention.softmax import attendable, masked_softmax
-from lightning_attn.segments import packed_softmax
+from lightning_attn.ops.bag_reduce import packed_softmax
+from lightning_attn.ops.softmax import attendable, masked_softmax
 from lightning_attn.types import Batch
 
 

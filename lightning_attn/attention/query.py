@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attn.attention.base import AttentionLayer
-from lightning_attn.types import Batch, InputError
+from lightning_attn.errors import InputError
+from lightning_attn.types import Batch
 
 
 class QueryAttention(AttentionLayer):

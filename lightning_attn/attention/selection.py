@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lightning_attn.attention.additive import AdditiveAttention
 from lightning_attn.attention.base import Attention
-from lightning_attn.attention.random import RandomAttention, UniformShare, UniformSubset, share_of
-from lightning_attn.attention.softmax import attendable, masked_softmax
+from lightning_attn.mitigations.random_attention import RandomAttention, UniformShare, UniformSubset, share_of
+from lightning_attn.ops.softmax import attendable, masked_softmax
 from lightning_attn.types import Batch
 
 

@@ -5,9 +5,9 @@ from lightning_attn.attribution.base import METHODS, Attribution, get, register
 from lightning_attn.attribution.controls import Uniform, Untrained, untrained
 from lightning_attn.attribution.gradient import AbsoluteGradientXInput, GradientNorm, GradientXInput
 from lightning_attn.attribution.integrated_gradients import IntegratedGradients
-from lightning_attn.attribution.kernels import KERNELS, Kernel, get_kernel
-from lightning_attn.attribution.lafa import LAFA, Lexicon
-from lightning_attn.attribution.neighbour_shap import NeighbourShap
+from lightning_attn.attribution.lafa.kernels import KERNELS, Kernel, get_kernel
+from lightning_attn.attribution.lafa.lafa import LAFA, Lexicon
+from lightning_attn.attribution.lafa.neighbour_shap import NeighbourShap
 from lightning_attn.attribution.occlusion import Occlusion
 from lightning_attn.attribution.random import Random
 from lightning_attn.attribution.sampled_gradients import GradientShap, SmoothGradient

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from lightning_attn.attribution.base import Attribution, register
-from lightning_attn.evaluation import evaluating
 from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.ops.evaluation import evaluating
 from lightning_attn.types import Batch
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.types import Batch, InputError
+from lightning_attn.types import Batch
 
 #: Attribution methods by the name that the command line knows.
 METHODS: dict[str, type[Attribution]] = {}

@@ -7,11 +7,12 @@ import copy
 import torch
 from torch import Tensor
 
-from lightning_attn.attention.random import seeded
 from lightning_attn.attribution.base import Attribution, register
-from lightning_attn.evaluation import evaluating
+from lightning_attn.errors import InputError
+from lightning_attn.mitigations.random_attention import seeded
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.types import Batch, InputError
+from lightning_attn.ops.evaluation import evaluating
+from lightning_attn.types import Batch
 
 
 @register("uniform")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_attn.attribution.base import Attribution, register
-from lightning_attn.gradients import EmbeddingGradient, embedding_gradient
+from lightning_attn.attribution.gradients import EmbeddingGradient, embedding_gradient
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.types import Batch
 

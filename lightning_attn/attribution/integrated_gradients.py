@@ -9,9 +9,9 @@ from captum.attr import IntegratedGradients as CaptumIntegratedGradients
 from torch import Tensor
 
 from lightning_attn.attribution.base import Attribution, register
-from lightning_attn.gradients import differentiable
+from lightning_attn.attribution.gradients import differentiable
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.parts import narrowed, rows_within
+from lightning_attn.ops.parts import narrowed, rows_within
 from lightning_attn.types import Batch
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_attn.attribution.base import Attribution, register
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.perturbation import Perturbation, leave_one_out, output_change, probabilities, unperturbed
+from lightning_attn.perturbation.sweep import Perturbation, leave_one_out, output_change, probabilities, unperturbed
 from lightning_attn.types import Batch
 
 
@@ -20,7 +20,7 @@ class Occlusion(Attribution):
     Args:
         perturbation: What happens to the token; None means it is deleted.
         signed: Score ``p_c(x) - p_c(x without i)`` of the explained class instead.
-        max_tokens: See :func:`lightning_attn.perturbation.probabilities`.
+        max_tokens: See :func:`lightning_attn.perturbation.sweep.probabilities`.
     """
 
     def __init__(self, perturbation: Perturbation | None = None, signed: bool = False, max_tokens: int = 16384) -> None:

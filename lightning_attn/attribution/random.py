@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lightning_attn.attribution.base import Attribution, register
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.randomness import uniform
+from lightning_attn.ops.randomness import uniform
 from lightning_attn.types import Batch
 
 

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from lightning_attn.attribution.base import register
+from lightning_attn.attribution.gradients import differentiable, explained_probability
 from lightning_attn.attribution.squared import SquaredAttribution
-from lightning_attn.gradients import differentiable, explained_probability
+from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.parts import narrowed, rows_within
-from lightning_attn.randomness import normal, uniform
-from lightning_attn.types import Batch, InputError
+from lightning_attn.ops.parts import narrowed, rows_within
+from lightning_attn.ops.randomness import normal, uniform
+from lightning_attn.types import Batch
 
 _STREAMS = 1 << 20  # seeds that one seed of the user's stands for: more than there are samples
 

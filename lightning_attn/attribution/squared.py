@@ -7,8 +7,8 @@ from abc import abstractmethod
 from torch import Tensor
 
 from lightning_attn.attribution.base import Attribution, register
+from lightning_attn.attribution.gradients import embedding_gradient
 from lightning_attn.attribution.integrated_gradients import path_gradients
-from lightning_attn.gradients import embedding_gradient
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.types import Batch
 

@@ -7,13 +7,6 @@ from lightning_attn.callbacks.bag_images import BagImagesCallback
 from lightning_attn.callbacks.checkpoint import BestAndLastCheckpoint
 from lightning_attn.callbacks.disagreement import DisagreementCallback
 from lightning_attn.callbacks.epoch_lines import EpochLines
-from lightning_attn.callbacks.experiments import (
-    AdversarialCallback,
-    AgreementCallback,
-    CounterfactualCallback,
-    OtherCheckpoint,
-    PermutationCallback,
-)
 from lightning_attn.callbacks.faithfulness import FaithfulnessCallback
 from lightning_attn.callbacks.instances import InstanceCallback
 from lightning_attn.callbacks.predictions import PredictionsFile
@@ -21,20 +14,15 @@ from lightning_attn.callbacks.shortcut import ShortcutProbe
 from lightning_attn.callbacks.step_seed import StepSeed
 
 __all__ = [
-    "AdversarialCallback",
-    "AgreementCallback",
     "AnswerRecallCallback",
     "AnswersFile",
     "AttentionTableCallback",
     "BagImagesCallback",
     "BestAndLastCheckpoint",
-    "CounterfactualCallback",
     "DisagreementCallback",
     "EpochLines",
     "FaithfulnessCallback",
     "InstanceCallback",
-    "OtherCheckpoint",
-    "PermutationCallback",
     "PredictionsFile",
     "ShortcutProbe",
     "StepSeed",

@@ -11,8 +11,9 @@ from lightning_attn.attribution import get
 from lightning_attn.callbacks.sampled import SampledCallback, Split
 from lightning_attn.callbacks.timing import network_of
 from lightning_attn.data.squad import SQuADDataModule
+from lightning_attn.errors import InputError
 from lightning_attn.metrics.answers import AnswerRecall
-from lightning_attn.types import Batch, InputError
+from lightning_attn.types import Batch
 
 
 class AnswerRecallCallback(SampledCallback):

@@ -8,9 +8,9 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 
 from lightning_attn.data.squad import SQuADDataModule
-from lightning_attn.modules.question_answering import QuestionAnswerer
-from lightning_attn.run_folder import PREDICTIONS, folder_of
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
+from lightning_attn.runs.folder import PREDICTIONS, folder_of
+from lightning_attn.tasks.question_answering import QuestionAnswerer
 
 
 class AnswersFile(Callback):

@@ -13,11 +13,11 @@ from lightning_attn.callbacks.media import Cell, Media, show
 from lightning_attn.callbacks.sampled import SampledCallback, Split
 from lightning_attn.callbacks.timing import moment_of, network_of
 from lightning_attn.data.corpus import CorpusDataModule
-from lightning_attn.evaluation import evaluating
-from lightning_attn.highlight import HighlightRow, HighlightSection, Score, highlight_page
-from lightning_attn.highlight import highlight_figure as draw
-from lightning_attn.run_folder import folder_of
+from lightning_attn.ops.evaluation import evaluating
+from lightning_attn.runs.folder import folder_of
 from lightning_attn.types import Batch, DataSchema
+from lightning_attn.visualization.highlight import HighlightRow, HighlightSection, Score, highlight_page
+from lightning_attn.visualization.highlight import highlight_figure as draw
 
 COLUMNS = ("moment", "example", "text", "label", "predicted", "probability", "largest weights")
 #: The figure has so many texts, each at so many epochs.

@@ -8,15 +8,16 @@ from dataclasses import asdict, dataclass
 import torch
 from pytorch_lightning import LightningModule, Trainer
 
-from lightning_attn.bag_figure import BagRow, bag_figure, is_image
 from lightning_attn.callbacks.gathering import gathered
 from lightning_attn.callbacks.media import publish
 from lightning_attn.callbacks.sampled import SampledCallback, Split
 from lightning_attn.callbacks.timing import moment_of, network_of
-from lightning_attn.evaluation import evaluating
+from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.run_folder import folder_of
-from lightning_attn.types import Batch, InputError
+from lightning_attn.ops.evaluation import evaluating
+from lightning_attn.runs.folder import folder_of
+from lightning_attn.types import Batch
+from lightning_attn.visualization.bag_figure import BagRow, bag_figure, is_image
 
 
 @dataclass

@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.cli import ReduceLROnPlateau
 from pytorch_lightning.trainer.states import TrainerFn
 
-from lightning_attn.run_folder import CHECKPOINTS, folder_of
+from lightning_attn.runs.folder import CHECKPOINTS, folder_of
 
 
 class BestAndLastCheckpoint(Checkpoint):

@@ -11,16 +11,17 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_attn.callbacks.experiments import figures
-from lightning_attn.callbacks.experiments.base import ExperimentCallback
-from lightning_attn.callbacks.experiments.record import ExperimentRecord, Summary, mean, undefined
 from lightning_attn.callbacks.sampled import Split
 from lightning_attn.callbacks.timing import network_of
+from lightning_attn.errors import InputError
+from lightning_attn.experiments import figures
+from lightning_attn.experiments.base import ExperimentCallback
+from lightning_attn.experiments.record import ExperimentRecord, Summary, mean, undefined
 from lightning_attn.metrics.disagreement import disagreement
 from lightning_attn.metrics.functional.disagreement import RiskCoverage, risk_coverage
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.ensemble import AttentionEnsemble
-from lightning_attn.types import Batch, InputError
+from lightning_attn.types import Batch
 
 if TYPE_CHECKING:  # it takes a second to import, and not every run draws
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ from lightning_attn.attribution import Attribution, GradientXInput, Occlusion
 from lightning_attn.callbacks.faithfulness import ExampleSum
 from lightning_attn.callbacks.sampled import SPLITS, SampledCallback, Split
 from lightning_attn.callbacks.timing import network_of
-from lightning_attn.evaluation import evaluating
+from lightning_attn.errors import InputError
 from lightning_attn.metrics import ExampleMean
 from lightning_attn.metrics.functional import INSTANCE_MEASURES, instance_measures, ranked_measures
 from lightning_attn.metrics.functional.instances import RANKED_MEASURES
@@ -28,7 +28,8 @@ from lightning_attn.metrics.instances import (
 )
 from lightning_attn.metrics.plausibility import evidence_of
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.types import Batch, InputError
+from lightning_attn.ops.evaluation import evaluating
+from lightning_attn.types import Batch
 
 #: Rankings beside that of the attention, by the name of their attribution method.
 CONTROLS = ("uniform", "random", "untrained", "gradient_x_input", "occlusion")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_attn.callbacks.timing import network_of
 from lightning_attn.data.processor import TextProcessor
-from lightning_attn.run_folder import PREDICTIONS, folder_of
+from lightning_attn.runs.folder import PREDICTIONS, folder_of
 
 
 class PredictionsFile(Callback):

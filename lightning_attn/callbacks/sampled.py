@@ -11,7 +11,8 @@ from pytorch_lightning.callbacks import Callback
 
 from lightning_attn.callbacks.sampling import ExampleSample
 from lightning_attn.callbacks.timing import measures_now, network_of
-from lightning_attn.types import Batch, InputError
+from lightning_attn.errors import InputError
+from lightning_attn.types import Batch
 
 Split = Literal["val", "test"]
 SPLITS: tuple[Split, ...] = ("val", "test")

@@ -6,7 +6,7 @@ import torch
 from pytorch_lightning.strategies import Strategy
 from torch import Tensor
 
-from lightning_attn.randomness import mix
+from lightning_attn.ops.randomness import mix
 from lightning_attn.types import Batch
 
 _NEVER = torch.iinfo(torch.int64).max

@@ -9,20 +9,21 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning import LightningModule, Trainer
 
-from lightning_attn.attention.random import RandomAttention
 from lightning_attn.callbacks.gathering import gathered
 from lightning_attn.callbacks.sampled import SampledCallback, Split
 from lightning_attn.callbacks.timing import network_of
 from lightning_attn.data.base import AttentionDataModule
-from lightning_attn.evaluation import evaluating
+from lightning_attn.errors import InputError
 from lightning_attn.metrics.functional.evaluators import Evaluator, MaskJudge, Training
 from lightning_attn.metrics.shortcut import JUDGED, PROBES, Probes, Rows, distinct_rows, figures, probe_rows
-from lightning_attn.modules import AttentionClassifier, BlackBoxExplainer
-from lightning_attn.modules.compatibility import check_black_box
+from lightning_attn.mitigations.random_attention import RandomAttention
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.randomness import mix
-from lightning_attn.trained import TrainedNetwork
-from lightning_attn.types import Batch, InputError
+from lightning_attn.networks.compatibility import check_black_box
+from lightning_attn.networks.trained import TrainedNetwork
+from lightning_attn.ops.evaluation import evaluating
+from lightning_attn.ops.randomness import mix
+from lightning_attn.tasks import AttentionClassifier, BlackBoxExplainer
+from lightning_attn.types import Batch
 
 _BATCH = 64
 

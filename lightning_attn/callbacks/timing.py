@@ -5,8 +5,8 @@ from __future__ import annotations
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.trainer.states import TrainerFn
 
+from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.types import InputError
 
 
 def measures_now(trainer: Trainer, every_n_epochs: int) -> bool:

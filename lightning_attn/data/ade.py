@@ -12,7 +12,7 @@ from lightning_attn.data.examples import Examples
 from lightning_attn.data.files import COMPRESSED, existing, read_lines
 from lightning_attn.data.labels import stratified
 from lightning_attn.data.processor import TextProcessor
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 RELATIONS, OTHERS = "DRUG-AE.rel", "ADE-NEG.txt"
 CLASSES = ("no adverse effect", "adverse effect")

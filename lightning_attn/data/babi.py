@@ -17,7 +17,7 @@ from lightning_attn.data.files import COMPRESSED, existing, read_lines
 from lightning_attn.data.labels import Label, stratified
 from lightning_attn.data.processor import TextProcessor
 from lightning_attn.data.word_processor import WordProcessor
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 TASKS = (1, 2, 3)  # those whose answer is one word and whose facts are all before the question
 

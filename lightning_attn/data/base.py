@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from lightning_attn.data.batching import BucketBatches
 from lightning_attn.data.encoded import SplitDataset
-from lightning_attn.types import Batch, DataSchema, InputError
+from lightning_attn.errors import InputError
+from lightning_attn.types import Batch, DataSchema
 
 
 class AttentionDataModule(LightningDataModule, ABC):

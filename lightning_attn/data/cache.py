@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lightning_attn.data.encoded import Array
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 VERSION = 2  # raise it when the same data and settings come to give other arrays or notes
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_attn.types import InputError
-from lightning_attn.wording import shown
+from lightning_attn.errors import InputError, shown
 
 _COLUMNS = 10
 Line = tuple[int, str]  # its number in the file, from 1, and its content

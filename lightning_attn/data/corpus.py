@@ -23,7 +23,8 @@ from lightning_attn.data.processor import PairProcessor, TextProcessor
 from lightning_attn.data.progress import track
 from lightning_attn.data.vectors import read_word_vectors
 from lightning_attn.data.word_processor import WordProcessor
-from lightning_attn.types import DataSchema, InputError
+from lightning_attn.errors import InputError
+from lightning_attn.types import DataSchema
 
 
 class CorpusDataModule(AttentionDataModule):

@@ -10,7 +10,7 @@ import numpy as np
 from lightning_attn.data.encoded import Encoded, offsets_of
 from lightning_attn.data.processor import Text, TextProcessor
 from lightning_attn.data.word_processor import WordProcessor
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 
 class DefaultTokens(TextProcessor):

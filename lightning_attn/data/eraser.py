@@ -11,7 +11,7 @@ from lightning_attn.data.corpus import CorpusDataModule
 from lightning_attn.data.examples import Examples
 from lightning_attn.data.files import existing, read_lines
 from lightning_attn.data.processor import TextProcessor
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 FILES = {"train": "train.jsonl", "val": "val.jsonl", "test": "test.jsonl"}
 

@@ -11,7 +11,7 @@ from lightning_attn.data.encoded import Array, Encoded, concatenate, offsets_of
 from lightning_attn.data.labels import Label
 from lightning_attn.data.processor import PairProcessor, Text, TextProcessor
 from lightning_attn.data.progress import track
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 CHUNK = 1000  # texts tokenised at a time: the tokenizer's own records take many times the room of the ids
 

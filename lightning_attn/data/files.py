@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 COMPRESSED = (".gz", ".xz")
 

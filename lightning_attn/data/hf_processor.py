@@ -12,7 +12,7 @@ from tokenizers import Encoding, Tokenizer
 from lightning_attn.data.encoded import Array, Encoded, offsets_of
 from lightning_attn.data.files import digest
 from lightning_attn.data.processor import PairProcessor, Text, TextProcessor
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 
 class HuggingFaceProcessor(TextProcessor):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from lightning_attn.data.encoded import Array
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 Label = str | int | list[str] | list[int]  # a list where an example may belong to several classes
 

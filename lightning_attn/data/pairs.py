@@ -16,7 +16,7 @@ from lightning_attn.data.examples import Examples
 from lightning_attn.data.files import existing, read_lines
 from lightning_attn.data.processor import TextProcessor
 from lightning_attn.data.tables import SEPARATORS, kind_of, read_tables, split_of
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 UNDECIDED = "-"  # what SNLI writes where the annotators did not agree
 SPLIT = "exp_split"

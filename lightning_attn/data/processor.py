@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from lightning_attn.data.encoded import Encoded, EncodedDataset
-from lightning_attn.types import Batch, InputError
+from lightning_attn.errors import InputError
+from lightning_attn.types import Batch
 
 Text = str | list[str]  # a raw string, or words that somebody split already
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from lightning_attn.data.files import digest, existing
 from lightning_attn.data.processor import TextProcessor
 from lightning_attn.data.questions import Question, read_questions
 from lightning_attn.data.windows import ARRAYS, QuestionProcessor, WindowDataset
-from lightning_attn.types import DataSchema, InputError
+from lightning_attn.errors import InputError
+from lightning_attn.types import DataSchema
 
 
 class SQuADDataModule(AttentionDataModule):

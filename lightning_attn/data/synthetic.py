@@ -11,7 +11,7 @@ import numpy as np
 from lightning_attn.data.corpus import CorpusDataModule
 from lightning_attn.data.examples import Examples
 from lightning_attn.data.processor import TextProcessor
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 CLASSES = ["negative", "positive"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_attn.data.files import COMPRESSED, read_lines
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 KINDS = (*SEPARATORS, ".jsonl", ".parquet")

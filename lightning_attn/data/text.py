@@ -13,7 +13,7 @@ from lightning_attn.data.files import COMPRESSED
 from lightning_attn.data.labels import Label, drawn, names_of, stratified
 from lightning_attn.data.processor import Text, TextProcessor
 from lightning_attn.data.tables import KINDS, Table, find_tables, ignored_tables, read_hub, read_tables, split_of
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 
 class TextDataModule(CorpusDataModule):

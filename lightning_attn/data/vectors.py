@@ -10,7 +10,7 @@ from lightning_attn.data.encoded import Array
 from lightning_attn.data.files import open_binary
 from lightning_attn.data.processor import TextProcessor
 from lightning_attn.data.word_processor import SPECIAL, WordProcessor
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 
 def read_word_vectors(path: Path, processor: TextProcessor) -> tuple[Array, str]:

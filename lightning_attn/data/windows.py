@@ -12,7 +12,8 @@ from lightning_attn.data.encoded import Array, EncodedDataset, offsets_of
 from lightning_attn.data.hf_processor import HuggingFaceProcessor
 from lightning_attn.data.processor import Text
 from lightning_attn.data.questions import Question
-from lightning_attn.types import DataSchema, InputError
+from lightning_attn.errors import InputError
+from lightning_attn.types import DataSchema
 
 CHUNK = 1000  # questions tokenised at a time
 #: Of windows: token ids, where windows begin and end, special tokens, token types, characters of tokens, first and last

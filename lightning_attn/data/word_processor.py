@@ -10,7 +10,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 
 from lightning_attn.data.encoded import Encoded, offsets_of
 from lightning_attn.data.processor import Text, TextProcessor
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 PAD, UNKNOWN, START, END = "<pad>", "<unk>", "<s>", "</s>"
 SPECIAL = [PAD, UNKNOWN, START, END]

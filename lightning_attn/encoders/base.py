@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_attn.types import Batch, DataSchema, InputError
+from lightning_attn.errors import InputError
+from lightning_attn.types import Batch, DataSchema
 
 if TYPE_CHECKING:
-    from lightning_attn.removal.variants import KeyShortcut
+    from lightning_attn.perturbation.variants import KeyShortcut
 
 
 class Encoder(nn.Module, ABC):
@@ -74,7 +75,7 @@ class Encoder(nn.Module, ABC):
         """Keys of texts that lack some of their positions, for less work than :meth:`contextualise`; None: not here.
 
         An encoder that offers a shortcut must see that no subclass changed what it stands for, see
-        :func:`lightning_attn.removal.base.follows`.
+        :func:`lightning_attn.perturbation.removal.follows`.
         """
         return None
 

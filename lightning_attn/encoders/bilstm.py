@@ -7,9 +7,9 @@ from typing import Literal
 from torch import Tensor, nn
 
 from lightning_attn.encoders.base import Encoder
-from lightning_attn.recurrent import bidirectional_states, last_states
-from lightning_attn.removal.base import follows
-from lightning_attn.removal.bilstm import PrefixKeys
+from lightning_attn.ops.recurrent import bidirectional_states, last_states
+from lightning_attn.perturbation.bilstm import PrefixKeys
+from lightning_attn.perturbation.removal import follows
 from lightning_attn.types import Batch
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attn.encoders.base import Encoder
-from lightning_attn.removal.base import follows
-from lightning_attn.removal.cnn import WindowKeys
+from lightning_attn.perturbation.cnn import WindowKeys
+from lightning_attn.perturbation.removal import follows
 from lightning_attn.types import Batch
 
 

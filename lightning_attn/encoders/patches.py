@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_attn.types import Batch, DataSchema, InputError
+from lightning_attn.errors import InputError
+from lightning_attn.types import Batch, DataSchema
 
 
 class PatchEncoder(nn.Module):

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attn.encoders.base import Encoder
-from lightning_attn.encoders.hub import HubModel, longest, readable, silent
-from lightning_attn.evaluation import evaluating
-from lightning_attn.types import Batch, DataSchema, InputError
+from lightning_attn.errors import InputError
+from lightning_attn.hub.models import HubModel, longest, readable, silent
+from lightning_attn.ops.evaluation import evaluating
+from lightning_attn.types import Batch, DataSchema
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel

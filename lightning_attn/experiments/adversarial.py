@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lightning_attn.adversaries import Adversarial, AdversarialSolver, EdgeSolver, PublishedSolver
 from lightning_attn.experiments.forward import by_parts, computed
+from lightning_attn.metrics.adversarial import Adversarial, AdversarialSolver, EdgeSolver, PublishedSolver
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.types import AttentionOutput, Batch
 

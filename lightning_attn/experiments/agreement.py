@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_attn.errors import InputError
 from lightning_attn.experiments.forward import by_parts
 from lightning_attn.metrics.functional.kendall import kendall_tau, merge_close
 from lightning_attn.metrics.suite import Measurement, Settings
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.perturbation import Perturbation, ranks
-from lightning_attn.types import Batch, InputError
+from lightning_attn.perturbation.sweep import Perturbation, ranks
+from lightning_attn.types import Batch
 
 
 @dataclass

@@ -7,16 +7,16 @@ from typing import TypeVar
 
 import torch
 
-from lightning_attn import parts
-from lightning_attn.evaluation import evaluating
 from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.ops import parts
+from lightning_attn.ops.evaluation import evaluating
 from lightning_attn.types import AttentionOutput, Batch
 
 Result = TypeVar("Result")
 
 
 def by_parts(function: Callable[[Batch], Result], batch: Batch, max_tokens: int) -> Result:
-    """Call ``function`` on padded parts of a batch, see :func:`lightning_attn.parts.by_parts`; without gradients."""
+    """Call ``function`` on padded parts, as :func:`lightning_attn.ops.parts.by_parts` does; no gradients."""
     with torch.no_grad():
         return parts.by_parts(lambda rows: function(batch.select(rows).padded()), batch.valid, max_tokens)
 

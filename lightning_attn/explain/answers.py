@@ -11,10 +11,9 @@ import torch
 from lightning_attn.data.encoded import Array
 from lightning_attn.data.questions import Question
 from lightning_attn.data.windows import QuestionProcessor, WindowDataset
+from lightning_attn.errors import InputError, shown
 from lightning_attn.explain.readings import Reader, Reading
-from lightning_attn.networks.transformer_qa import TransformerQANetwork
-from lightning_attn.types import InputError
-from lightning_attn.wording import shown
+from lightning_attn.networks.transformer.qa import TransformerQANetwork
 
 NO_ANSWER = "(no answer)"
 MOST = 5  # answers shown
@@ -24,7 +23,7 @@ _AT_ONCE = 32  # windows
 class AnswerReader(Reader):
     """The most probable answer of each question, and the window of its text that the answer stands in.
 
-    The rule is that of :class:`~lightning_attn.modules.QuestionAnswerer`: the span with the highest logit over all
+    The rule is that of :class:`~lightning_attn.tasks.QuestionAnswerer`: the span with the highest logit over all
     windows, unless in every window "no answer here" has a higher logit than that. Probabilities are of spans within the
     chosen window; spans of the same words count together.
     """

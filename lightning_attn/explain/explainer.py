@@ -13,16 +13,15 @@ from rich.progress import track
 from lightning_attn import attribution
 from lightning_attn.attribution import LAFA
 from lightning_attn.attribution.gradient import GradientAttribution
+from lightning_attn.attribution.lafa import NeighbourText, neighbour_texts, text_digests
 from lightning_attn.data.processor import TextProcessor
-from lightning_attn.encoders.hub import fits
+from lightning_attn.errors import InputError, shown
 from lightning_attn.explain.answers import AnswerReader
 from lightning_attn.explain.explanation import Explanation
 from lightning_attn.explain.readings import ClassReader, Reader
-from lightning_attn.neighbours import NeighbourText, neighbour_texts, text_digests
+from lightning_attn.hub.models import fits
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.trained import TrainedNetwork
-from lightning_attn.types import InputError
-from lightning_attn.wording import shown
+from lightning_attn.networks.trained import TrainedNetwork
 
 if TYPE_CHECKING:
     from typing_extensions import Self

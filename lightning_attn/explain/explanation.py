@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightning_attn.neighbours import NeighbourText
+from lightning_attn.attribution.lafa import NeighbourText
 
 
 @dataclass

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from lightning_attn.data.encoded import Encoded
 from lightning_attn.data.processor import PairProcessor, TextProcessor
+from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.types import Batch, InputError
+from lightning_attn.types import Batch
 
 
 @dataclass

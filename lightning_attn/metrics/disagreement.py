@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_attn.evaluation import evaluating
 from lightning_attn.metrics.base import PerExampleMean
 from lightning_attn.metrics.functional.disagreement import (
     RiskCoverage,
@@ -24,7 +23,8 @@ from lightning_attn.metrics.functional.disagreement import (
 from lightning_attn.metrics.functional.kendall import merge_close
 from lightning_attn.metrics.functional.plausibility import auroc
 from lightning_attn.networks.ensemble import AttentionEnsemble
-from lightning_attn.parts import by_parts
+from lightning_attn.ops.evaluation import evaluating
+from lightning_attn.ops.parts import by_parts
 from lightning_attn.types import Batch
 
 #: Log-weights that differ by less are equal: rounding, which depends on what else is in the batch, must not rank.

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_attn.adversaries import AdversarialSolver
+from lightning_attn.metrics.adversarial import AdversarialSolver
 from lightning_attn.metrics.base import PerExampleMean
 from lightning_attn.metrics.functional.adversarial import adversarial_jsd
 from lightning_attn.metrics.functional.erasure import aopc, comprehensiveness, log_odds, log_odds_floors, sufficiency

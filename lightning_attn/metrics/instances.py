@@ -15,17 +15,18 @@ from torch.nn.functional import one_hot
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from lightning_attn.budget import Steps
-from lightning_attn.evaluation import evaluating
+from lightning_attn.errors import InputError
 from lightning_attn.metrics.functional.erasure import explained
 from lightning_attn.metrics.functional.instances import aopc_r, log_weights
 from lightning_attn.metrics.functional.plausibility import known_evidence
 from lightning_attn.metrics.plausibility import evidence_of
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.multihead_bags import ClassBagNetwork
-from lightning_attn.perturbation import probabilities, top_k_removed
-from lightning_attn.randomness import uniform
-from lightning_attn.types import AttentionOutput, Batch, InputError
+from lightning_attn.ops.evaluation import evaluating
+from lightning_attn.ops.randomness import uniform
+from lightning_attn.perturbation.budget import Steps
+from lightning_attn.perturbation.sweep import probabilities, top_k_removed
+from lightning_attn.types import AttentionOutput, Batch
 
 
 def class_log_weights(network: AttentionNetwork, output: AttentionOutput, batch: Batch, classes: Tensor) -> Tensor:
@@ -62,7 +63,7 @@ def instance_aopc_r(
         batch: B bags.
         orders: R, random orders; 10 as in the code published with the source.
         seed: Of the random orders, together with ``Batch.index``.
-        max_tokens: See :func:`lightning_attn.perturbation.probabilities`.
+        max_tokens: See :func:`lightning_attn.perturbation.sweep.probabilities`.
 
     Returns:
         Of the class predicted for the whole bag, shape ``(B,)``, in [-1, 1]; NaN for bags of one instance.

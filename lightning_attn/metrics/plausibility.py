@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_attn.errors import InputError
 from lightning_attn.metrics.base import PerExampleMean
 from lightning_attn.metrics.functional.plausibility import auprc, auroc, f1, token_f1
-from lightning_attn.types import Batch, InputError
+from lightning_attn.types import Batch
 
 
 def evidence_of(batch: Batch) -> Tensor:

@@ -11,14 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_attn.evaluation import evaluating
+from lightning_attn.errors import InputError
 from lightning_attn.metrics.functional.bits import bits_gained, bootstrap_interval
 from lightning_attn.metrics.functional.concentration import special_mass
 from lightning_attn.metrics.functional.evaluators import Evaluator, MaskJudge
 from lightning_attn.metrics.functional.leakage import attention_features, leaked_bits
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.perturbation import ranks, sweep
-from lightning_attn.types import Batch, InputError
+from lightning_attn.ops.evaluation import evaluating
+from lightning_attn.perturbation.sweep import ranks, sweep
+from lightning_attn.types import Batch
 
 #: Every probe by the name its figure is logged under, less the split and ``shortcut/``; intervals and controls come
 #: along.
@@ -37,7 +38,7 @@ class Probes:
         names: Of :data:`PROBES`.
         share: Part of the positions that counts as selected where the attention is soft, in (0, 1].
         black_box: Whose prediction the selected part must preserve; None means the probed network itself.
-        max_tokens: See :func:`lightning_attn.perturbation.probabilities`.
+        max_tokens: See :func:`lightning_attn.perturbation.sweep.probabilities`.
     """
 
     names: Sequence[str] = PROBES

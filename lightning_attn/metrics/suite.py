@@ -9,10 +9,9 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from lightning_attn.adversaries import AdversarialSolver
-from lightning_attn.budget import Steps
-from lightning_attn.evaluation import evaluating
-from lightning_attn.gradients import EmbeddingGradient, embedding_gradient
+from lightning_attn.attribution.gradients import EmbeddingGradient, embedding_gradient
+from lightning_attn.errors import InputError
+from lightning_attn.metrics.adversarial import AdversarialSolver
 from lightning_attn.metrics.functional.adversarial import adversarial_jsd
 from lightning_attn.metrics.functional.concentration import effective_tokens, entropy, max_attention, special_mass
 from lightning_attn.metrics.functional.flips import flip_first, flip_fraction
@@ -21,9 +20,11 @@ from lightning_attn.metrics.functional.permutation import permutation_tvd
 from lightning_attn.metrics.functional.plausibility import auprc, auroc, span_matches, token_f1
 from lightning_attn.metrics.presets import Erasure, Preset
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.perturbation import Perturbation, leave_one_out, sweep, top_k_removed
-from lightning_attn.randomness import uniform
-from lightning_attn.types import AttentionOutput, Batch, InputError
+from lightning_attn.ops.evaluation import evaluating
+from lightning_attn.ops.randomness import uniform
+from lightning_attn.perturbation.budget import Steps
+from lightning_attn.perturbation.sweep import Perturbation, leave_one_out, sweep, top_k_removed
+from lightning_attn.types import AttentionOutput, Batch
 
 #: Below this share of the largest score (for probabilities: below this) differences are rounding noise.
 _NOISE = 1e-6
@@ -39,8 +40,8 @@ class Settings:
         preset: How to measure what removing tokens does, see :data:`lightning_attn.metrics.presets.PRESETS`.
         perturbation: What happens to removed tokens; None leaves it to the preset.
         max_tokens: Positions, padding included, of what is held at a time: perturbed texts (see
-            :func:`lightning_attn.perturbation.probabilities`), permutations and adversaries.
-        attention_fixed: See :func:`lightning_attn.gradients.embedding_gradient`.
+            :func:`lightning_attn.perturbation.sweep.probabilities`), permutations and adversaries.
+        attention_fixed: See :func:`lightning_attn.attribution.gradients.embedding_gradient`.
         permutations: See :func:`permutation_tvd`.
         solver: See :func:`adversarial_jsd`.
         evidence_fraction: See :func:`token_f1`.

@@ -12,6 +12,16 @@ from lightning_attn.mitigations.mask_classifier import (
     SummaryMaskClassifier,
 )
 from lightning_attn.mitigations.masked_fine_tuning import MaskedFineTuning
+from lightning_attn.mitigations.random_attention import (
+    BernoulliSubset,
+    Dirichlet,
+    Even,
+    RandomAttention,
+    Shuffled,
+    SoftmaxNormal,
+    UniformShare,
+    UniformSubset,
+)
 from lightning_attn.mitigations.random_mixing import RandomMixing
 from lightning_attn.mitigations.random_pretraining import RandomPretraining
 from lightning_attn.mitigations.sequence_mask_classifier import ConvolutionalMaskClassifier, RecurrentMaskClassifier
@@ -19,17 +29,25 @@ from lightning_attn.mitigations.sequence_mask_classifier import ConvolutionalMas
 __all__ = [
     "AttentionDropout",
     "BagMaskClassifier",
+    "BernoulliSubset",
     "Compose",
     "ConvolutionalMaskClassifier",
+    "Dirichlet",
+    "Even",
     "InstanceWeighting",
     "LeakagePenalty",
     "MaskClassifier",
     "MaskedFineTuning",
     "Mitigation",
     "NoMitigation",
+    "RandomAttention",
     "RandomMixing",
     "RandomPretraining",
     "RecurrentMaskClassifier",
     "SetMaskClassifier",
+    "Shuffled",
+    "SoftmaxNormal",
     "SummaryMaskClassifier",
+    "UniformShare",
+    "UniformSubset",
 ]

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from lightning_attn.attention.random import seeded
 from lightning_attn.mitigations.base import Mitigation
+from lightning_attn.mitigations.random_attention import seeded
 
 
 class DrawingMitigation(Mitigation):

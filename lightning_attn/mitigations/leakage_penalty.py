@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 
-from lightning_attn.attention.softmax import attendable
 from lightning_attn.mitigations.base import Mitigation
 from lightning_attn.mitigations.mask_description import MaskDescription, length_description
 from lightning_attn.mitigations.outcomes import Outcomes, sum_over_processes
+from lightning_attn.ops.softmax import attendable
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
 
 if TYPE_CHECKING:  # the network owns the attention layer, which owns the mitigation

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from lightning_attn.attention.random import RandomAttention
-from lightning_attn.losses import classification_loss
 from lightning_attn.mitigations.draws import DrawingMitigation
+from lightning_attn.mitigations.random_attention import RandomAttention
+from lightning_attn.ops.losses import classification_loss
 from lightning_attn.types import AttentionOutput, Batch
 
 if TYPE_CHECKING:  # the network owns the attention layer, which owns the mitigation

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
-from lightning_attn.attention.random import RandomAttention, SoftmaxNormal
+from lightning_attn.errors import InputError
 from lightning_attn.mitigations.base import Phase
 from lightning_attn.mitigations.draws import DrawingMitigation
-from lightning_attn.types import Batch, InputError
+from lightning_attn.mitigations.random_attention import RandomAttention, SoftmaxNormal
+from lightning_attn.types import Batch
 
 if TYPE_CHECKING:  # the network owns the attention layer, which owns the mitigation
     from lightning_attn.networks.base import AttentionNetwork

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attn.mitigations.mask_classifier import MaskClassifier, mask_features
-from lightning_attn.recurrent import bidirectional_states, last_states
+from lightning_attn.ops.recurrent import bidirectional_states, last_states
 
 
 class ConvolutionalMaskClassifier(MaskClassifier):

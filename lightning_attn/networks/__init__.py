@@ -5,6 +5,7 @@ from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.combinations import Combination, GeometricMean, MeanLogit, MeanProbability, MeanRank
 from lightning_attn.networks.content_free import ContentFreeNetwork
 from lightning_attn.networks.ensemble import AttentionEnsemble
+from lightning_attn.networks.frozen_attention import FrozenAttention
 from lightning_attn.networks.heads import Head, LinearHead, MLPHead, PairHead
 from lightning_attn.networks.masked_input import MaskedInputNetwork
 from lightning_attn.networks.multihead_bags import ClassBagNetwork, MultiHeadBagNetwork
@@ -12,9 +13,9 @@ from lightning_attn.networks.paired import PairedNetwork
 from lightning_attn.networks.patches import PatchNetwork
 from lightning_attn.networks.pooled import PooledNetwork
 from lightning_attn.networks.scaling import ConvTaSc, FeatTaSc, LinTaSc, TypeScale, ValueScaling
-from lightning_attn.networks.transformer import TransformerNetwork
-from lightning_attn.networks.transformer_model import TransformerModel
-from lightning_attn.networks.transformer_qa import TransformerQANetwork
+from lightning_attn.networks.transformer.classifier import TransformerNetwork
+from lightning_attn.networks.transformer.model import TransformerModel
+from lightning_attn.networks.transformer.qa import TransformerQANetwork
 
 __all__ = [
     "AdditiveBagNetwork",
@@ -26,6 +27,7 @@ __all__ = [
     "ContentFreeNetwork",
     "ConvTaSc",
     "FeatTaSc",
+    "FrozenAttention",
     "GeometricMean",
     "Head",
     "InstanceNetwork",

@@ -12,10 +12,10 @@ from lightning_attn.encoders.instances.base import InstanceEncoder
 from lightning_attn.encoders.instances.mlp import MLP
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.heads import Head, LinearHead, MLPHead
-from lightning_attn.perturbation import Perturbation
-from lightning_attn.removal.bags import bag_removal
-from lightning_attn.removal.base import Removal
-from lightning_attn.segments import weighted_sum
+from lightning_attn.ops.bag_reduce import weighted_sum
+from lightning_attn.perturbation.bags import bag_removal
+from lightning_attn.perturbation.removal import Removal
+from lightning_attn.perturbation.sweep import Perturbation
 from lightning_attn.types import Batch, DataSchema
 
 

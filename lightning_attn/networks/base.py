@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from torch import Tensor, nn
 
 from lightning_attn.attention.base import AttentionLayer
+from lightning_attn.errors import InputError
 from lightning_attn.mitigations.base import Mitigation
-from lightning_attn.removal.base import Removal, Reread
-from lightning_attn.types import AttentionOutput, Batch, DataSchema, InputError
+from lightning_attn.perturbation.removal import Removal, Reread
+from lightning_attn.types import AttentionOutput, Batch, DataSchema
 
 if TYPE_CHECKING:
-    from lightning_attn.perturbation import Perturbation
+    from lightning_attn.perturbation.sweep import Perturbation
 
 Network = TypeVar("Network", bound="AttentionNetwork")
 

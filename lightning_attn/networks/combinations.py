@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 #: What single precision cannot tell from 0 beside 1: no weight and no probability counts as less, where one member's 0
 #: would otherwise overrule all others.

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from lightning_attn.attention.base import Attention
 from lightning_attn.encoders.base import Encoder
+from lightning_attn.errors import InputError
 from lightning_attn.networks.heads import Head
 from lightning_attn.networks.pooled import PooledNetwork
-from lightning_attn.types import AttentionOutput, Batch, DataSchema, InputError
+from lightning_attn.types import AttentionOutput, Batch, DataSchema
 
 
 class ContentFreeNetwork(PooledNetwork):

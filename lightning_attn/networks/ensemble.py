@@ -11,15 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attn.attention.base import AttentionLayer
-from lightning_attn.evaluation import evaluating
+from lightning_attn.errors import InputError
 from lightning_attn.mitigations.base import Mitigation, NoMitigation
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.combinations import NEVER, Combination, MeanProbability
-from lightning_attn.removal.base import Removal, follows, hooked
-from lightning_attn.types import AttentionOutput, Batch, DataSchema, InputError
+from lightning_attn.ops.evaluation import evaluating
+from lightning_attn.perturbation.removal import Removal, follows, hooked
+from lightning_attn.types import AttentionOutput, Batch, DataSchema
 
 if TYPE_CHECKING:  # the sweep knows networks
-    from lightning_attn.perturbation import Perturbation
+    from lightning_attn.perturbation.sweep import Perturbation
 
 _TRAINED = "An AttentionEnsemble is not trained itself: `lightning ensemble` trains its members."
 

@@ -8,9 +8,10 @@ from lightning_attn.attention.additive import AdditiveAttention
 from lightning_attn.attention.base import Attention
 from lightning_attn.encoders.base import Encoder
 from lightning_attn.encoders.bilstm import BiLSTM
+from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.heads import Head, LinearHead
-from lightning_attn.types import Batch, DataSchema, InputError
+from lightning_attn.types import Batch, DataSchema
 
 
 class MaskedInputNetwork(AttentionNetwork):

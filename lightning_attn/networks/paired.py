@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from lightning_attn.attention.query import AdditiveQueryAttention, QueryAttention
 from lightning_attn.encoders.base import Encoder
 from lightning_attn.encoders.bilstm import BiLSTM
+from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.heads import PairHead
-from lightning_attn.perturbation import Perturbation
-from lightning_attn.removal.base import Removal
-from lightning_attn.removal.pooled import pooled_removal
-from lightning_attn.types import Batch, DataSchema, InputError
+from lightning_attn.perturbation.pooled import pooled_removal
+from lightning_attn.perturbation.removal import Removal
+from lightning_attn.perturbation.sweep import Perturbation
+from lightning_attn.types import Batch, DataSchema
 
 
 class PairedNetwork(AttentionNetwork):

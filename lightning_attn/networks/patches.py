@@ -9,7 +9,7 @@ from lightning_attn.attention.base import Attention
 from lightning_attn.encoders.patches import PatchEncoder
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.heads import Head, LinearHead
-from lightning_attn.segments import weighted_sum
+from lightning_attn.ops.bag_reduce import weighted_sum
 from lightning_attn.types import Batch, DataSchema
 
 

@@ -12,9 +12,9 @@ from lightning_attn.encoders.bilstm import BiLSTM
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.heads import Head, LinearHead
 from lightning_attn.networks.scaling import ValueScaling
-from lightning_attn.perturbation import Perturbation
-from lightning_attn.removal.base import Removal
-from lightning_attn.removal.pooled import pooled_removal
+from lightning_attn.perturbation.pooled import pooled_removal
+from lightning_attn.perturbation.removal import Removal
+from lightning_attn.perturbation.sweep import Perturbation
 from lightning_attn.types import Batch, DataSchema
 
 

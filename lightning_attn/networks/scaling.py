@@ -8,7 +8,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from lightning_attn.types import Batch, DataSchema, InputError
+from lightning_attn.errors import InputError
+from lightning_attn.types import Batch, DataSchema
 
 
 class ValueScaling(nn.Module, ABC):

@@ -15,14 +15,20 @@ from lightning_attn.attention import (
     L2XSampler,
     TopKSelection,
     TopShareSelection,
-    UniformShare,
-    UniformSubset,
-    masked_softmax,
 )
 from lightning_attn.attention.selection import top_k
 from lightning_attn.encoders import BiLSTM
-from lightning_attn.mitigations import Compose, InstanceWeighting, NoMitigation, RandomMixing, RandomPretraining
+from lightning_attn.mitigations import (
+    Compose,
+    InstanceWeighting,
+    NoMitigation,
+    RandomMixing,
+    RandomPretraining,
+    UniformShare,
+    UniformSubset,
+)
 from lightning_attn.networks import BagNetwork, PooledNetwork
+from lightning_attn.ops.softmax import masked_softmax
 from lightning_attn.types import DataSchema
 from tests.toy_bags import toy_bags
 from tests.toys import VOCABULARY, alone, toy_batch

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lightning_attn.attribution import METHODS, TransformerAttribution, get
+from lightning_attn.errors import InputError
 from lightning_attn.networks import AttentionNetwork
-from lightning_attn.types import InputError
 from tests.tiny_models import toy_transformer
 from tests.toys import alone, toy_batch, toy_network
 

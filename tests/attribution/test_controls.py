@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from lightning_attn.attribution import get, untrained
+from lightning_attn.errors import InputError
 from lightning_attn.mitigations import InstanceWeighting
-from lightning_attn.types import InputError
 from tests.toy_bags import BAG_NETWORKS, toy_bag_network, toy_bags
 from tests.toys import toy_batch, toy_network
 

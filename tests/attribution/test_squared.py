@@ -7,9 +7,9 @@ from captum.attr import GradientShap as CaptumGradientShap
 from captum.attr import NoiseTunnel, Saliency
 
 from lightning_attn.attribution import GradientShap, SmoothGradient, get
-from lightning_attn.gradients import embedding_gradient
-from lightning_attn.randomness import normal
-from lightning_attn.types import InputError
+from lightning_attn.attribution.gradients import embedding_gradient
+from lightning_attn.errors import InputError
+from lightning_attn.ops.randomness import normal
 from tests.toys import toy_batch, toy_network
 
 

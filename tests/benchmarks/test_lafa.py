@@ -16,8 +16,8 @@ from benchmarks import lafa, lafa_tuning
 from benchmarks.cells import key
 from benchmarks.lafa_page import page
 from lightning_attn.attribution import LAFA, Lexicon
-from lightning_attn.attribution.kernels import Cosine, Indicator
-from lightning_attn.neighbours import Nearest
+from lightning_attn.attribution.lafa import Nearest
+from lightning_attn.attribution.lafa.kernels import Cosine, Indicator
 from tests.tiny_models import save_model, save_tokenizer, tiny_config
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import lrp
-from lightning_attn.perturbation import Delete, sweep
+from lightning_attn.perturbation.sweep import Delete, sweep
 from lightning_attn.types import Batch, DataSchema
 from tests.tiny_models import toy_transformer
 

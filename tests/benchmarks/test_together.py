@@ -12,8 +12,8 @@ from lightning_attn.attention import GatedAttention
 from lightning_attn.callbacks import BestAndLastCheckpoint
 from lightning_attn.data.bags import BagDataModule, Conjunction, Digits, FourBags, GaussianClusters, NormalSize
 from lightning_attn.encoders import MLP
-from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks import BagNetwork, LinearHead, MLPHead
+from lightning_attn.tasks import AttentionClassifier
 from tests.runs import trainer
 
 EPOCHS, RATE, DECAY = 4, 0.01, 0.01

@@ -8,8 +8,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_attn.callbacks import AttentionTableCallback
-from lightning_attn.modules import AttentionClassifier
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
+from lightning_attn.tasks import AttentionClassifier
 from tests.runs import loader, tiny_data, tiny_module, trainer
 from tests.toys import toy_batch, toy_network
 

@@ -9,9 +9,9 @@ import torch
 from lightning_attn.callbacks import BagImagesCallback
 from lightning_attn.data.bags import BagDataModule, Digits, Presence
 from lightning_attn.encoders import MLP, LeNet
-from lightning_attn.modules import AttentionClassifier
+from lightning_attn.errors import InputError
 from lightning_attn.networks import BagNetwork
-from lightning_attn.types import InputError
+from lightning_attn.tasks import AttentionClassifier
 from tests.callbacks.test_instances import bag_module, tiny_bags
 from tests.runs import trainer
 

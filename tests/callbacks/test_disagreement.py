@@ -12,10 +12,10 @@ import torch
 
 from lightning_attn.callbacks import DisagreementCallback
 from lightning_attn.data import SyntheticReviewsDataModule
+from lightning_attn.errors import InputError
 from lightning_attn.metrics import disagreement
-from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks import AttentionEnsemble
-from lightning_attn.types import InputError
+from lightning_attn.tasks import AttentionClassifier
 from tests.runs import loader, tiny_data, tiny_module, trainer
 from tests.toy_bags import toy_bag_network, toy_bags
 from tests.toys import toy_batch, toy_network

@@ -7,10 +7,10 @@ from pytorch_lightning import LightningModule
 
 from lightning_attn.callbacks import FaithfulnessCallback
 from lightning_attn.callbacks.faithfulness import DEFAULT, KNOWN
+from lightning_attn.errors import InputError
 from lightning_attn.metrics import ERASURE, MEASURES, PRESETS, ChunkMean, LeakedBits, Settings, measure
 from lightning_attn.mitigations import RandomPretraining
-from lightning_attn.modules import AttentionClassifier
-from lightning_attn.types import InputError
+from lightning_attn.tasks import AttentionClassifier
 from tests.run_tools import run, write_config
 from tests.runs import RecordingLogger, loader, tiny_data, tiny_module, trainer
 from tests.toys import toy_batch, toy_network

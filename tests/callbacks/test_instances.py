@@ -11,12 +11,12 @@ from lightning_attn.callbacks import FaithfulnessCallback, InstanceCallback
 from lightning_attn.callbacks.instances import CONTROLS
 from lightning_attn.data.bags import BagDataModule, FixedSize, GaussianClusters, NormalSize, Presence
 from lightning_attn.encoders import MLP
+from lightning_attn.errors import InputError
 from lightning_attn.metrics import PooledAUROC, PooledAveragePrecision, class_log_weights, instance_aopc_r
 from lightning_attn.metrics.functional import INSTANCE_MEASURES, instance_measures, ranked_measures
 from lightning_attn.mitigations import RandomPretraining
-from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks import BagNetwork, ClassBagNetwork, InstanceNetwork
-from lightning_attn.types import InputError
+from lightning_attn.tasks import AttentionClassifier
 from tests.runs import RecordingLogger, loader, tiny_data, tiny_module, trainer
 
 

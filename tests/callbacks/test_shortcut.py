@@ -10,10 +10,10 @@ from lightning_attn.attention import AdditiveAttention
 from lightning_attn.callbacks import FaithfulnessCallback, ShortcutProbe
 from lightning_attn.data import DefaultTokens, SyntheticReviewsDataModule
 from lightning_attn.encoders import BiLSTM
+from lightning_attn.errors import InputError
 from lightning_attn.metrics.functional.bits import bits_gained
-from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks import AttentionNetwork, ContentFreeNetwork, PooledNetwork
-from lightning_attn.types import InputError
+from lightning_attn.tasks import AttentionClassifier
 from tests.callbacks.test_instances import bag_module, tiny_bags
 from tests.runs import RecordingLogger, tiny_checkpoint, tiny_data, tiny_module, trainer
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lightning_attn.data import BabiDataModule, WordProcessor
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 STORY = """1 Mary moved to the bathroom.
 2 John went to the hallway.

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lightning_attn.data import TextDataModule
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 from tests.data.test_text import ROWS, opened, write
 
 GOOD = '{"text": "a", "label": "x"}\n'

@@ -11,7 +11,8 @@ import torch
 from pytorch_lightning.callbacks import BasePredictionWriter, ModelCheckpoint
 
 from lightning_attn.data import SyntheticReviewsDataModule, TextDataModule
-from lightning_attn.types import Batch, InputError
+from lightning_attn.errors import InputError
+from lightning_attn.types import Batch
 
 
 class Recorder(pl.LightningModule):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lightning_attn.data import BlockMaskDataModule
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 TEXT = "1\tSo good . It is  a town .\n0\tBad film . The river is long .\n"
 BLOCK = "1 1 1 0 0 0 0 0\n1 1 1 0 0 0 0 0\n"

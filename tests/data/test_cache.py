@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lightning_attn.data import cache
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 
 def prepared() -> cache.Prepared:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_attn.data.conllu import Parse, read_conllu
-from lightning_attn.types import InputError
-from tests.attention_heads.worlds import CONLLU
+from lightning_attn.errors import InputError
+from tests.attribution.heads.worlds import CONLLU
 
 pytest.importorskip("conllu", reason="reading CoNLL-U needs conllu, which is not installed")
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lightning_attn.data import DefaultTokens, SyntheticReviewsDataModule, TextProcessor, WordProcessor
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 TEXTS = [["a", "good", "film"], ["bad"]]
 

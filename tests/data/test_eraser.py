@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lightning_attn.data import ERASERDataModule, WordProcessor
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 
 def span(start: int, end: int, doc: str = "a.txt") -> dict:

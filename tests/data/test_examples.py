@@ -4,7 +4,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from lightning_attn.data import Examples, HuggingFaceProcessor, WordProcessor
 from lightning_attn.data.examples import CHUNK, encode_split
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 
 def fitted(texts, **arguments) -> WordProcessor:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lightning_attn.data.files import digest, read_lines
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 
 @pytest.mark.parametrize(("ending", "pack"), [("", bytes), (".gz", gzip.compress), (".xz", lzma.compress)])

@@ -6,7 +6,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from lightning_attn.data import HuggingFaceProcessor, TextProcessor
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 CORPUS = ["the film was unbelievably good", "the plot was not good at all", "unwatchable and unbelievable"] * 5
 

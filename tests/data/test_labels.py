@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lightning_attn.data.labels import count_classes, drawn, encode_labels, find_classes, stratified
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 
 def place(row: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lightning_attn.data import NLIDataModule
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 ROWS = [
     ("A man sleeps.", "A person rests.", "entailment"),

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from lightning_attn.data import QuestionProcessor, SQuADDataModule, TextProcessor, read_questions
 from lightning_attn.data.questions import Question
 from lightning_attn.data.windows import WindowDataset
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 from tests.tiny_models import save_tokenizer
 
 CONTEXT = "The old  red bridge crosses the wide river, near the mill (built 1801) and the small church of the town."

@@ -3,7 +3,7 @@ import pytest
 
 from lightning_attn.data import SyntheticReviewsDataModule
 from lightning_attn.data.synthetic import ADJECTIVES, ASPECTS, NEGATIONS, VERBS
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 POLARITY = {word: side for words in (ADJECTIVES, VERBS) for side in (0, 1) for word in words[side]}
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from lightning_attn.data.tables import find_tables, ignored_tables, kind_of, read_tables, split_of
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 
 @pytest.mark.parametrize(

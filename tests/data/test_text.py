@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lightning_attn.data import TextDataModule, WordProcessor
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 ROWS = [
     {"text": 'He said "great", twice', "label": "pos"},

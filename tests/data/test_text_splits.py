@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lightning_attn.data import TextDataModule
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 from tests.data.test_text import ROWS, opened, words, write
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from lightning_attn.data import SSTDataModule
 from lightning_attn.data.trees import parse_tree, unescape
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 GOOD = "(4 (2 A) (4 (3 (4 joy)) (2 .)))"
 BAD = "(1 (2 (2 No) (2 -LRB-)) (0 awful))"

@@ -6,7 +6,7 @@ import pytest
 
 from lightning_attn.data import WordProcessor
 from lightning_attn.data.vectors import read_word_vectors
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 GLOVE = "good 1 2.5 -3e-1\nunused 4 5 6\n. . . 7 8 9\nfilm 0 0 1\n"
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_attn.data import TextProcessor, WordProcessor
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 
 def fitted(texts, **arguments) -> WordProcessor:

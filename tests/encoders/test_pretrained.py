@@ -17,14 +17,15 @@ from transformers import (
 )
 
 from lightning_attn.attention import AdditiveAttention, DotAttention
-from lightning_attn.cli import main
+from lightning_attn.cli.commands import main
 from lightning_attn.encoders import PretrainedEncoder
-from lightning_attn.encoders.hub import complete_specification
+from lightning_attn.errors import InputError
 from lightning_attn.explain import Explainer
+from lightning_attn.hub.models import complete_specification
 from lightning_attn.mitigations import RandomPretraining
-from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks import PairedNetwork, PooledNetwork
-from lightning_attn.types import Batch, DataSchema, InputError
+from lightning_attn.tasks import AttentionClassifier
+from lightning_attn.types import Batch, DataSchema
 from tests.networks.test_contract import (  # noqa: F401 - run again here, with the networks of this file
     test_an_example_gives_the_same_alone_and_padded,
     test_attention_is_a_distribution_over_valid,

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_attn.adversaries import AdversarialSolver
+from lightning_attn.errors import InputError
 from lightning_attn.experiments import EdgeSolver, PublishedSolver, adversarial
-from lightning_attn.types import InputError
+from lightning_attn.metrics.adversarial import AdversarialSolver
 from tests.networks.test_paired import paired, pairs
 from tests.toys import toy_batch, toy_network
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 from scipy.stats import kendalltau
 
+from lightning_attn.attribution.gradients import embedding_gradient
 from lightning_attn.encoders import Average
+from lightning_attn.errors import InputError
 from lightning_attn.experiments import agreement
 from lightning_attn.experiments.agreement import top_overlap
-from lightning_attn.gradients import embedding_gradient
-from lightning_attn.perturbation import Replace, leave_one_out, output_change, probabilities
-from lightning_attn.types import InputError
+from lightning_attn.perturbation.sweep import Replace, leave_one_out, output_change, probabilities
 from tests.networks.test_paired import paired, pairs
 from tests.toys import alone, toy_batch, toy_network
 

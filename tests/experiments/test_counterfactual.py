@@ -5,11 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_attn.attention.random import Dirichlet, Shuffled, SoftmaxNormal, UniformSubset
 from lightning_attn.encoders import Average
+from lightning_attn.errors import InputError
 from lightning_attn.experiments import AttentionSource, Other, Random, Uniform, counterfactual
+from lightning_attn.mitigations.random_attention import Dirichlet, Shuffled, SoftmaxNormal, UniformSubset
 from lightning_attn.networks import PooledNetwork
-from lightning_attn.types import DataSchema, InputError
+from lightning_attn.types import DataSchema
 from tests.networks.test_paired import paired, pairs
 from tests.toys import VOCABULARY, alone, toy_batch, toy_network
 

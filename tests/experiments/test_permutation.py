@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lightning_attn.errors import InputError
 from lightning_attn.experiments import permutation
 from lightning_attn.metrics.functional import permutation_tvd
-from lightning_attn.types import InputError
 from tests.toys import toy_batch, toy_network
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lightning_attn.errors import InputError
 from lightning_attn.metrics import (
     AOPC,
     IOUF1,
@@ -39,7 +40,6 @@ from lightning_attn.metrics.functional import (
     sufficiency,
     token_f1,
 )
-from lightning_attn.types import InputError
 from tests.toys import toy_batch, toy_network
 
 BATCH = toy_batch(lengths=(7, 5, 12, 4), special=True, evidence=True)

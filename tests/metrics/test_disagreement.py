@@ -7,15 +7,10 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from lightning_attn.encoders import Average
-from lightning_attn.metrics import (
-    MemberJSD,
-    MemberRankCorrelation,
-    MemberTopOverlap,
-    RiskCoverageGain,
-    disagreement,
-)
+from lightning_attn.errors import InputError
+from lightning_attn.metrics import MemberJSD, MemberRankCorrelation, MemberTopOverlap, RiskCoverageGain, disagreement
 from lightning_attn.networks import AttentionEnsemble
-from lightning_attn.types import Batch, InputError
+from lightning_attn.types import Batch
 from tests.toy_bags import toy_bag_network, toy_bags
 from tests.toys import alone, toy_batch, toy_network
 

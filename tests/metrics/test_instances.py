@@ -5,11 +5,12 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from lightning_attn.budget import Steps
+from lightning_attn.errors import InputError
 from lightning_attn.metrics import PooledAUROC, PooledAveragePrecision, class_log_weights, instance_aopc_r
 from lightning_attn.metrics.functional import log_weights
-from lightning_attn.randomness import uniform
-from lightning_attn.types import Batch, InputError
+from lightning_attn.ops.randomness import uniform
+from lightning_attn.perturbation.budget import Steps
+from lightning_attn.types import Batch
 from tests.toy_bags import toy_bag_network, toy_bags
 
 

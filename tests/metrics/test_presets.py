@@ -12,13 +12,14 @@ from scipy.stats import kendalltau
 from torch import Tensor, nn
 
 from lightning_attn.attention import AdditiveAttention
-from lightning_attn.gradients import embedding_gradient
+from lightning_attn.attribution.gradients import embedding_gradient
+from lightning_attn.errors import InputError
 from lightning_attn.metrics import ERASURE, MEASURES, PRESETS, Preset, Settings, get_preset, measure
 from lightning_attn.metrics.functional import auprc, auroc, token_f1
 from lightning_attn.metrics.presets import Absolute, Fixed, PositiveOnly
 from lightning_attn.networks import AttentionNetwork
-from lightning_attn.perturbation import Delete, Pad, Replace
-from lightning_attn.types import Batch, DataSchema, InputError
+from lightning_attn.perturbation.sweep import Delete, Pad, Replace
+from lightning_attn.types import Batch, DataSchema
 from tests.toys import alone, toy_batch, toy_network
 
 ALL = tuple(f"faithfulness/{name}" for name in ERASURE)

@@ -10,12 +10,13 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
-from lightning_attn.attention import Even, UniformSubset
+from lightning_attn.errors import InputError
 from lightning_attn.metrics.functional.bits import bits_gained, bootstrap_interval
 from lightning_attn.metrics.functional.evaluators import Evaluator, MaskJudge, Training
 from lightning_attn.metrics.functional.leakage import attention_features
 from lightning_attn.metrics.shortcut import Probes, distinct_rows, figures, probe_rows, selected
-from lightning_attn.types import DataSchema, InputError
+from lightning_attn.mitigations import Even, UniformSubset
+from lightning_attn.types import DataSchema
 from tests.metrics.shortcut_worlds import SCHEMA, WORLDS, split
 from tests.networks.test_content_free import built, with_defaults
 from tests.toys import alone, toy_batch, toy_network

@@ -7,11 +7,12 @@ import pytest
 import torch
 from scipy.stats import kendalltau
 
+from lightning_attn.attribution.gradients import embedding_gradient
 from lightning_attn.encoders import CNN, Average
-from lightning_attn.gradients import embedding_gradient
+from lightning_attn.errors import InputError
 from lightning_attn.metrics import DEFAULT_MEASURES, MEASURES, Settings, measure
-from lightning_attn.perturbation import Replace
-from lightning_attn.types import Batch, InputError
+from lightning_attn.perturbation.sweep import Replace
+from lightning_attn.types import Batch
 from tests.toys import alone, toy_batch, toy_network
 
 ALL = tuple(MEASURES)

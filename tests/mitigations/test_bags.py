@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_attn.cli import main
+from lightning_attn.cli.commands import main
 from lightning_attn.mitigations import (
     BagMaskClassifier,
     Compose,

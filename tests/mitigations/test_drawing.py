@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lightning_attn.attention import Even, UniformSubset
-from lightning_attn.attention.softmax import attendable
-from lightning_attn.mitigations import AttentionDropout, MaskedFineTuning, RandomMixing
+from lightning_attn.mitigations import AttentionDropout, Even, MaskedFineTuning, RandomMixing, UniformSubset
 from lightning_attn.mitigations.draws import DrawingMitigation
+from lightning_attn.ops.softmax import attendable
 from lightning_attn.types import DataSchema
 from tests.toys import toy_batch, toy_network
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 
-from lightning_attn.attention.softmax import attendable
 from lightning_attn.mitigations import Compose, LeakagePenalty, RandomMixing, RandomPretraining
 from lightning_attn.mitigations.mask_description import MaskDescription, length_description
+from lightning_attn.ops.softmax import attendable
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
 from tests.toys import VOCABULARY, toy_batch, toy_network
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_attn.attention import Dirichlet, Even
 from lightning_attn.mitigations import (
     BagMaskClassifier,
     ConvolutionalMaskClassifier,
+    Dirichlet,
+    Even,
     InstanceWeighting,
     RecurrentMaskClassifier,
     SetMaskClassifier,

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_attn.attention import AdditiveAttention, UniformSubset
+from lightning_attn.attention import AdditiveAttention
 from lightning_attn.encoders import BiLSTM
-from lightning_attn.mitigations import RandomPretraining
+from lightning_attn.mitigations import RandomPretraining, UniformSubset
 from lightning_attn.networks import PooledNetwork
 from lightning_attn.types import DataSchema
 from tests.toys import toy_batch

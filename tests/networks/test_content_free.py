@@ -4,11 +4,21 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lightning_attn.attention import AdditiveAttention, Dirichlet, Even, Shuffled, SoftmaxNormal, UniformSubset
+from lightning_attn.attention import AdditiveAttention
 from lightning_attn.encoders import BiLSTM
-from lightning_attn.mitigations import InstanceWeighting, RandomMixing, RandomPretraining
+from lightning_attn.errors import InputError
+from lightning_attn.mitigations import (
+    Dirichlet,
+    Even,
+    InstanceWeighting,
+    RandomMixing,
+    RandomPretraining,
+    Shuffled,
+    SoftmaxNormal,
+    UniformSubset,
+)
 from lightning_attn.networks import ContentFreeNetwork, PooledNetwork
-from lightning_attn.types import Batch, DataSchema, InputError
+from lightning_attn.types import Batch, DataSchema
 from tests.toys import VOCABULARY, alone, toy_batch
 
 K = 4

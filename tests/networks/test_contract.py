@@ -7,8 +7,9 @@ import torch
 
 from lightning_attn.attention import AdditiveAttention, Attention, DotAttention, GatedAttention, TopKSelection
 from lightning_attn.encoders import CNN, Average, BiLSTM, Encoder
+from lightning_attn.errors import InputError
 from lightning_attn.networks import AttentionNetwork, Head, LinearHead, MLPHead, PooledNetwork
-from lightning_attn.types import Batch, DataSchema, InputError
+from lightning_attn.types import Batch, DataSchema
 from tests.toy_bags import BAG_NETWORKS, toy_bag_network, toy_bags
 from tests.toys import toy_batch
 

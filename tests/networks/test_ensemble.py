@@ -12,11 +12,11 @@ from scipy import special, stats
 from torch import Tensor
 
 from lightning_attn.attention import AdditiveAttention, DotAttention, DotQueryAttention, GatedAttention
+from lightning_attn.attribution.gradients import embedding_gradient
 from lightning_attn.encoders import CNN, MLP, Average, BiLSTM
-from lightning_attn.gradients import embedding_gradient
+from lightning_attn.errors import InputError
 from lightning_attn.metrics.suite import MEASURES, Settings, measure
 from lightning_attn.mitigations import NoMitigation, RandomPretraining
-from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks import (
     AttentionEnsemble,
     AttentionNetwork,
@@ -32,8 +32,9 @@ from lightning_attn.networks import (
     PooledNetwork,
 )
 from lightning_attn.networks.combinations import COMBINATIONS, NEVER, get_combination
-from lightning_attn.perturbation import leave_one_out, probabilities
-from lightning_attn.types import Batch, DataSchema, InputError
+from lightning_attn.perturbation.sweep import leave_one_out, probabilities
+from lightning_attn.tasks import AttentionClassifier
+from lightning_attn.types import Batch, DataSchema
 from tests.networks.test_contract import (  # collected here too, with the fixtures of this file
     test_an_example_gives_the_same_alone_and_padded,  # noqa: F401
     test_attention_is_a_distribution_over_valid,  # noqa: F401

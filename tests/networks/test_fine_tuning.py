@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from lightning_attn.encoders import PretrainedEncoder
+from lightning_attn.errors import InputError
 from lightning_attn.mitigations import Compose, InstanceWeighting, Mitigation, RandomPretraining
-from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks import AttentionNetwork, PooledNetwork, TransformerNetwork
-from lightning_attn.types import DataSchema, InputError
+from lightning_attn.tasks import AttentionClassifier
+from lightning_attn.types import DataSchema
 from tests.runs import loader, tiny_data, trainer
 from tests.tiny_models import save_model, tiny_config
 from tests.toys import toy_batch

@@ -8,14 +8,15 @@ import torch
 
 from lightning_attn.attention import AdditiveQueryAttention, DotQueryAttention, QueryAttention
 from lightning_attn.attribution import IntegratedGradients
+from lightning_attn.attribution.gradients import embedding_gradient
 from lightning_attn.encoders import CNN, Average, BiLSTM, Encoder
-from lightning_attn.gradients import embedding_gradient
+from lightning_attn.errors import InputError
 from lightning_attn.metrics.functional import adversarial_jsd, permutation_tvd
 from lightning_attn.metrics.suite import MEASURES, Settings, measure
 from lightning_attn.mitigations import Compose, InstanceWeighting, RandomPretraining
 from lightning_attn.networks import PairedNetwork, PairHead
-from lightning_attn.perturbation import leave_one_out, probabilities
-from lightning_attn.types import Batch, DataSchema, InputError
+from lightning_attn.perturbation.sweep import leave_one_out, probabilities
+from lightning_attn.types import Batch, DataSchema
 from tests.networks.test_contract import (  # collected here too, with the fixtures of this file
     test_attention_is_a_distribution_over_valid,  # noqa: F401
     test_evaluation_is_deterministic,  # noqa: F401

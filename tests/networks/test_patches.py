@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from lightning_attn.attention import TopKSelection
 from lightning_attn.data.bags import BagDataModule, DigitPairsDataModule, Digits
 from lightning_attn.encoders import PatchEncoder
+from lightning_attn.errors import InputError
 from lightning_attn.mitigations import RandomPretraining
-from lightning_attn.modules import AttentionClassifier
 from lightning_attn.networks import PatchNetwork
-from lightning_attn.perturbation import Delete, Replace, probabilities
-from lightning_attn.types import Batch, DataSchema, InputError
+from lightning_attn.perturbation.sweep import Delete, Replace, probabilities
+from lightning_attn.tasks import AttentionClassifier
+from lightning_attn.types import Batch, DataSchema
 from tests.runs import trainer
 from tests.toy_bags import toy_bag_network, toy_bags
 

@@ -7,9 +7,10 @@ import torch
 
 from lightning_attn.attention import AdditiveAttention
 from lightning_attn.encoders import CNN, BiLSTM
+from lightning_attn.errors import InputError
 from lightning_attn.networks import ConvTaSc, FeatTaSc, LinTaSc, PooledNetwork, TypeScale, ValueScaling
-from lightning_attn.perturbation import leave_one_out, probabilities
-from lightning_attn.types import Batch, DataSchema, InputError
+from lightning_attn.perturbation.sweep import leave_one_out, probabilities
+from lightning_attn.types import Batch, DataSchema
 from tests.networks.test_contract import (  # collected here too, with the fixtures of this file
     test_an_example_gives_the_same_alone_and_padded,  # noqa: F401
     test_attention_is_a_distribution_over_valid,  # noqa: F401

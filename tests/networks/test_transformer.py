@@ -14,11 +14,10 @@ from transformers import (
     PretrainedConfig,
 )
 
-from lightning_attn.attention.random import Even
-from lightning_attn.attention.self_attention import NAME, attention_function, own_attention, register
 from lightning_attn.attribution import METHODS, get
 from lightning_attn.callbacks import AttentionTableCallback, FaithfulnessCallback
 from lightning_attn.callbacks.faithfulness import KNOWN
+from lightning_attn.errors import InputError
 from lightning_attn.explain import Explainer
 from lightning_attn.mitigations import (
     AttentionDropout,
@@ -29,9 +28,11 @@ from lightning_attn.mitigations import (
     RandomMixing,
     RandomPretraining,
 )
-from lightning_attn.modules import AttentionClassifier
+from lightning_attn.mitigations.random_attention import Even
 from lightning_attn.networks import TransformerNetwork
-from lightning_attn.types import Batch, DataSchema, InputError
+from lightning_attn.networks.transformer.self_attention import NAME, attention_function, own_attention, register
+from lightning_attn.tasks import AttentionClassifier
+from lightning_attn.types import Batch, DataSchema
 from tests.networks.test_contract import (  # noqa: F401 - run again here, with the networks of this file
     test_an_example_gives_the_same_alone_and_padded,
     test_attention_is_a_distribution_over_valid,

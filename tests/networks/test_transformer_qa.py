@@ -12,8 +12,9 @@ from transformers import AutoModelForQuestionAnswering, DebertaV2Config, GPT2Con
 
 from lightning_attn.attribution import METHODS, MaskLRP, get
 from lightning_attn.attribution.transformer.relevance import propagate
+from lightning_attn.errors import InputError
 from lightning_attn.networks import TransformerNetwork, TransformerQANetwork
-from lightning_attn.types import Batch, DataSchema, InputError
+from lightning_attn.types import Batch, DataSchema
 from tests.networks.test_transformer import SMALL
 from tests.tiny_models import KINDS, save_model, tiny_config
 from tests.toys import toy_batch

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_attn.attribution.base import register
 from lightning_attn.attribution.transformer.base import TransformerAttribution, rows_of_product, trace
-from lightning_attn.networks.transformer_model import TransformerModel
+from lightning_attn.networks.transformer.model import TransformerModel
 from lightning_attn.types import Batch
 
 

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_attn.attention.self_attention import Attend, Projections
 from lightning_attn.attribution.base import Attribution
-from lightning_attn.gradients import differentiable
+from lightning_attn.attribution.gradients import differentiable
+from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.networks.transformer_model import TransformerModel
-from lightning_attn.types import Batch, InputError
+from lightning_attn.networks.transformer.model import TransformerModel
+from lightning_attn.networks.transformer.self_attention import Attend, Projections
+from lightning_attn.types import Batch
 
 
 class TransformerAttribution(Attribution):

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 
-from lightning_attn.attention.self_attention import Attend, Projections
 from lightning_attn.attribution.base import register
 from lightning_attn.attribution.transformer.base import TransformerAttribution
 from lightning_attn.attribution.transformer.head_rules import ChosenHeads, EveryHead, HeadRule
 from lightning_attn.attribution.transformer.relevance import ACTIVATIONS, composed_activations
-from lightning_attn.networks.transformer_model import TransformerModel
+from lightning_attn.networks.transformer.model import TransformerModel
+from lightning_attn.networks.transformer.self_attention import Attend, Projections
 from lightning_attn.types import Batch
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lightning_attn.networks.transformer_model import TransformerModel
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
+from lightning_attn.networks.transformer.model import TransformerModel
 
 
 class HeadRule:

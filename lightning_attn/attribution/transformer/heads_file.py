@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning_attn.neighbours.fingerprint import weights_fingerprint
-from lightning_attn.networks.transformer_model import TransformerModel
-from lightning_attn.types import InputError
+from lightning_attn.attribution.lafa.fingerprint import weights_fingerprint
+from lightning_attn.errors import InputError
+from lightning_attn.networks.transformer.model import TransformerModel
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_attn.attribution.base import register
 from lightning_attn.attribution.transformer.base import TransformerAttribution
 from lightning_attn.attribution.transformer.relevance import propagate, weight_relevance
-from lightning_attn.networks.transformer_model import TransformerModel
+from lightning_attn.networks.transformer.model import TransformerModel
 from lightning_attn.types import Batch
 
 

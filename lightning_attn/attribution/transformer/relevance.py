@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 
-from lightning_attn.attention.self_attention import Attend, Projections
 from lightning_attn.attribution.transformer.head_rules import EveryHead, HeadRule
 from lightning_attn.attribution.transformer.relevance_rules import Add, Identity, Linear, Product, ratio
-from lightning_attn.networks.transformer_model import TransformerModel
+from lightning_attn.networks.transformer.model import TransformerModel
+from lightning_attn.networks.transformer.self_attention import Attend, Projections
 from lightning_attn.types import Batch
 
 #: Activations that a model may call as one function.

@@ -13,7 +13,7 @@ from lightning_attn.attribution.base import register
 from lightning_attn.attribution.transformer.base import TransformerAttribution, rows_of_product, trace
 from lightning_attn.attribution.transformer.head_rules import ChosenHeads, EveryHead, HeadRule, ReleasedChosenHeads
 from lightning_attn.attribution.transformer.relevance import weight_relevance
-from lightning_attn.networks.transformer_model import TransformerModel
+from lightning_attn.networks.transformer.model import TransformerModel
 from lightning_attn.types import Batch
 
 

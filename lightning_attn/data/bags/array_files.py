@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 from lightning_attn.data.bags.store import rows_in_chunk
 from lightning_attn.data.encoded import Array
 from lightning_attn.data.progress import track
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 
 class ArrayFile(ABC):

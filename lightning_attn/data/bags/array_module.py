@@ -14,7 +14,7 @@ from lightning_attn.data.bags.stored import StoredBagDataModule
 from lightning_attn.data.encoded import Array, offsets_of
 from lightning_attn.data.labels import Label
 from lightning_attn.data.tables import split_of
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 NEEDED = ("features", "sizes", "label")
 KNOWN = (*NEEDED, "id", "key", "keys", "split", "class_names")

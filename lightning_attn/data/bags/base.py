@@ -15,7 +15,8 @@ from lightning_attn.data.bags.dataset import BagDataset
 from lightning_attn.data.bags.streams import SPLITS
 from lightning_attn.data.base import AttentionDataModule, _as_it_is, _Loader
 from lightning_attn.data.labels import count_classes
-from lightning_attn.types import Batch, DataSchema, InputError
+from lightning_attn.errors import InputError
+from lightning_attn.types import Batch, DataSchema
 
 
 @dataclass

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from lightning_attn.data.batching import BucketBatches
 from lightning_attn.data.encoded import Array
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 
 class BagBatches(BucketBatches):

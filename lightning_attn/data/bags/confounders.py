@@ -14,7 +14,7 @@ import numpy as np
 
 from lightning_attn.data.bags.streams import SPLITS
 from lightning_attn.data.encoded import Array
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 
 @dataclass

@@ -9,7 +9,8 @@ from lightning_attn.data.bags.dataset import BagDataset, Bags
 from lightning_attn.data.bags.modalities import Digits, PooledModality
 from lightning_attn.data.bags.streams import stream
 from lightning_attn.data.encoded import Array
-from lightning_attn.types import DataSchema, InputError
+from lightning_attn.errors import InputError
+from lightning_attn.types import DataSchema
 
 #: A patch has ink where its darkest pixel has: half of full black, so that the blurred rim of a stroke is none.
 INK = 0.5

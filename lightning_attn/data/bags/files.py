@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lightning_attn.data.files import COMPRESSED
 from lightning_attn.data.tables import SPLIT_NAMES, split_of
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 
 def ending(path: Path) -> str:

@@ -13,7 +13,7 @@ from lightning_attn.data.bags.sizes import BagSize
 from lightning_attn.data.bags.streams import stream
 from lightning_attn.data.bags.tasks import BagTask, Role
 from lightning_attn.data.encoded import Array, offsets_of
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 
 def make_bags(

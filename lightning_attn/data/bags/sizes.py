@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from lightning_attn.data.encoded import Array
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 
 class BagSize(ABC):

@@ -17,7 +17,8 @@ from lightning_attn.data.bags.streams import SPLITS
 from lightning_attn.data.encoded import Array, offsets_of
 from lightning_attn.data.files import digest
 from lightning_attn.data.labels import Label, count_classes, encode_labels, find_classes, is_multi_label, stratified
-from lightning_attn.types import DataSchema, InputError
+from lightning_attn.errors import InputError
+from lightning_attn.types import DataSchema
 
 
 class StoredBagDataModule(SetDataModule):

@@ -12,7 +12,8 @@ from lightning_attn.data.bags.generate import flip_labels, make_bags
 from lightning_attn.data.bags.modalities import GaussianClusters, Modality
 from lightning_attn.data.bags.sizes import BagSize, NormalSize
 from lightning_attn.data.bags.tasks import BagTask, Presence
-from lightning_attn.types import DataSchema, InputError
+from lightning_attn.errors import InputError
+from lightning_attn.types import DataSchema
 
 
 class BagDataModule(SetDataModule):

@@ -14,7 +14,7 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]
 from lightning_attn.data.bags.store import first_bad
 from lightning_attn.data.encoded import Array
 from lightning_attn.data.labels import Label
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 
 @dataclass

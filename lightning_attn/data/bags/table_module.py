@@ -12,7 +12,7 @@ from lightning_attn.data.bags.stored import StoredBagDataModule
 from lightning_attn.data.bags.table_columns import Columns
 from lightning_attn.data.bags.table_reader import TableReader
 from lightning_attn.data.tables import SEPARATORS
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 
 class BagTableDataModule(StoredBagDataModule):

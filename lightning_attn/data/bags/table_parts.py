@@ -23,7 +23,7 @@ from lightning_attn.data.bags.table_columns import Columns
 from lightning_attn.data.files import read_lines
 from lightning_attn.data.progress import track
 from lightning_attn.data.tables import SEPARATORS
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 LONG = 50_000_000  # bytes; less is read before a bar could be
 DAMAGED = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile)

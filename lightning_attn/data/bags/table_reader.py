@@ -14,7 +14,7 @@ from lightning_attn.data.bags.table_parts import place_of, table_parts
 from lightning_attn.data.encoded import Array
 from lightning_attn.data.labels import Label
 from lightning_attn.data.tables import split_of
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 
 class TableReader:

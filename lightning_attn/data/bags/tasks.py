@@ -24,7 +24,7 @@ from typing import ClassVar
 import numpy as np
 
 from lightning_attn.data.encoded import Array
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 BINARY = ("negative", "positive")
 NONE, ONLY_A, ONLY_B, BOTH = (False, False), (True, False), (False, True), (True, True)

@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from lightning_attn.types import DataSchema, InputError
+from lightning_attn.errors import InputError
+from lightning_attn.types import DataSchema
 
 
 class InstanceEncoder(nn.Module, ABC):

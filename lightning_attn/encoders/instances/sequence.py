@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from lightning_attn.encoders.instances.base import InstanceEncoder
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 
 class SequenceCNN(InstanceEncoder):

@@ -1,6 +1,5 @@
 """Metrics as pure functions on padded batches: one value an example, NaN where undefined."""
 
-from lightning_attn.divergence import jensen_shannon, total_variation
 from lightning_attn.metrics.functional.adversarial import adversarial_jsd
 from lightning_attn.metrics.functional.answers import answer_recall
 from lightning_attn.metrics.functional.concentration import effective_tokens, entropy, max_attention, special_mass
@@ -25,6 +24,7 @@ from lightning_attn.metrics.functional.kendall import kendall_tau, merge_close, 
 from lightning_attn.metrics.functional.leakage import Leakage, attention_features, leaked_bits
 from lightning_attn.metrics.functional.permutation import permutation_tvd, permute
 from lightning_attn.metrics.functional.plausibility import auprc, auroc, span_matches, token_f1
+from lightning_attn.ops.divergence import jensen_shannon, total_variation
 
 __all__ = [
     "INSTANCE_MEASURES",

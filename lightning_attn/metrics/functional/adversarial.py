@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lightning_attn.adversaries import AdversarialSolver, EdgeSolver
+from lightning_attn.metrics.adversarial import AdversarialSolver, EdgeSolver
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.types import AttentionOutput, Batch
 

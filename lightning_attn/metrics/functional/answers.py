@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lightning_attn.perturbation import ranks
+from lightning_attn.perturbation.sweep import ranks
 from lightning_attn.types import Batch
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_attn.divergence import jensen_shannon
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
+from lightning_attn.ops.divergence import jensen_shannon
 
 
 def pairwise_jsd(attention: Tensor) -> Tensor:

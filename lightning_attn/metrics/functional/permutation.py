@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_attn.divergence import total_variation
-from lightning_attn.evaluation import evaluating
+from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.parts import rows_within
-from lightning_attn.randomness import mix, uniform
-from lightning_attn.types import AttentionOutput, Batch, InputError
+from lightning_attn.ops.divergence import total_variation
+from lightning_attn.ops.evaluation import evaluating
+from lightning_attn.ops.parts import rows_within
+from lightning_attn.ops.randomness import mix, uniform
+from lightning_attn.types import AttentionOutput, Batch
 
 
 def permute(attention: Tensor, batch: Batch, numbers: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lightning_attn.metrics.functional.erasure import explained
-from lightning_attn.perturbation import output_change
+from lightning_attn.perturbation.sweep import output_change
 
 
 class Change(ABC):

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_attn.types import Batch, InputError
+from lightning_attn.errors import InputError
+from lightning_attn.types import Batch
 
 
 class ExplainedClass(ABC):

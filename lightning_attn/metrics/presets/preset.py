@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_attn.budget import Budget, Fractions, Steps
 from lightning_attn.metrics.functional.erasure import explained, log_ratios
 from lightning_attn.metrics.presets.averaging import Averaging, EveryBudget
 from lightning_attn.metrics.presets.change import Change, OutputChange, SignedDrop
 from lightning_attn.metrics.presets.explained import ExplainedClass, Predicted
 from lightning_attn.metrics.presets.ranking import Ranking, Signed
 from lightning_attn.metrics.presets.texts import InnerLength, TextFilter
-from lightning_attn.perturbation import Delete, Perturbation
+from lightning_attn.perturbation.budget import Budget, Fractions, Steps
+from lightning_attn.perturbation.sweep import Delete, Perturbation
 from lightning_attn.types import Batch
 
 
@@ -80,7 +80,7 @@ class Erasure:
         }
 
     def request(self, measure: str) -> Tensor:
-        """What each variant keeps, shape ``(B, K, L)``, bool, see :func:`lightning_attn.perturbation.sweep`.
+        """What each variant keeps, shape ``(B, K, L)``, bool, see :func:`lightning_attn.perturbation.sweep.sweep`.
 
         Args:
             measure: ``comprehensiveness``, ``sufficiency``, ``aopc`` or ``log_odds``.

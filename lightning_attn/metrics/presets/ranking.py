@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_attn.perturbation import ranks
+from lightning_attn.perturbation.sweep import ranks
 from lightning_attn.types import Batch
 
 

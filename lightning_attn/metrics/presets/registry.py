@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from lightning_attn.budget import FlooredFractions, Fractions, WholeSteps
+from lightning_attn.errors import InputError
 from lightning_attn.metrics.presets.averaging import DistinctBudgets
 from lightning_attn.metrics.presets.change import AbsoluteDrop, OutputChange, SignedDrop
 from lightning_attn.metrics.presets.explained import Gold
 from lightning_attn.metrics.presets.preset import Preset
 from lightning_attn.metrics.presets.ranking import PositiveOnly, SparesLast
 from lightning_attn.metrics.presets.texts import InnerLength, WholeLength
-from lightning_attn.perturbation import Delete, Pad
-from lightning_attn.types import InputError
+from lightning_attn.perturbation.budget import FlooredFractions, Fractions, WholeSteps
+from lightning_attn.perturbation.sweep import Delete, Pad
 
 _TENTHS = tuple(step / 10 for step in range(1, 11))
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_attn.attribution.transformer import read_heads, write_heads
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 from tests.tiny_models import toy_transformer
 
 

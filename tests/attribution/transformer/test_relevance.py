@@ -24,8 +24,9 @@ from lightning_attn.attribution.transformer import (
 from lightning_attn.attribution.transformer.head_rules import HeadRule
 from lightning_attn.attribution.transformer.relevance import propagate, relevance_rules, weight_relevance
 from lightning_attn.attribution.transformer.relevance_rules import Add, Linear, Product
+from lightning_attn.errors import InputError
 from lightning_attn.networks import TransformerNetwork
-from lightning_attn.types import Batch, InputError
+from lightning_attn.types import Batch
 from tests.attribution.transformer import reference
 from tests.tiny_models import KINDS, toy_transformer
 from tests.toys import alone, toy_batch

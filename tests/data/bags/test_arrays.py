@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_attn.data.bags import BagArrayDataModule, store
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 SIZES = [3, 1, 2, 4, 1, 2, 3, 1]
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_attn.data.bags import BagBatches
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 cases = {
     "lengths": st.lists(st.integers(1, 50), max_size=50).map(lambda found: np.array(found, dtype=np.int64)),

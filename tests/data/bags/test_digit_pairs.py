@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from lightning_attn.data.bags import MNIST, DigitPairsDataModule, Digits, PooledModality
 from lightning_attn.data.bags.digit_pairs import INK, cut
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 SIZES = {"train_size": 60, "val_size": 20, "test_size": 21}
 SPLITS = ("train", "val", "test")

@@ -22,7 +22,7 @@ from lightning_attn.data.bags import (
     Sentences,
 )
 from lightning_attn.data.bags.modalities.base import divide, owned
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 

@@ -30,7 +30,7 @@ from lightning_attn.data.bags import (
     PresenceWithVeto,
     Role,
 )
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 from tests.data.bags.test_tasks import RULES
 
 TASKS = [Presence(), Count(), Conjunction(), ExclusiveOr(), Majority(), PresenceWithVeto(), FourBags()]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_attn.data.bags import BagTableDataModule, store
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 HEADER = "bag,instance,feature1,feature2,label,key"
 

@@ -17,7 +17,7 @@ from lightning_attn.data.bags import (
     PresenceWithVeto,
     Role,
 )
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 #: The rules again, from the numbers of A and B, in words of their own.
 RULES = {

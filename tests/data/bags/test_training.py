@@ -22,9 +22,9 @@ from lightning_attn.data.bags import (
     NormalSize,
     Presence,
 )
-from lightning_attn.modules import AttentionClassifier
+from lightning_attn.errors import InputError
 from lightning_attn.networks import BagNetwork
-from lightning_attn.types import InputError
+from lightning_attn.tasks import AttentionClassifier
 from tests.data.test_base import Recorder, flat, trainer
 
 

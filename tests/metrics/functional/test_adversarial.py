@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_attn.adversaries import EdgeSolver, PublishedSolver
+from lightning_attn.metrics.adversarial import EdgeSolver, PublishedSolver
 from lightning_attn.metrics.functional.adversarial import adversarial_jsd
 from tests.toys import toy_batch, toy_network
 

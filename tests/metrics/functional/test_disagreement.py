@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
+from lightning_attn.errors import InputError
 from lightning_attn.metrics.functional import (
     member_deviation,
     pairwise_jsd,
@@ -18,7 +19,6 @@ from lightning_attn.metrics.functional import (
     pairwise_top_overlap,
     risk_coverage,
 )
-from lightning_attn.types import InputError
 
 LENGTHS = (7, 1, 12, 2)
 

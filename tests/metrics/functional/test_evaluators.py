@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 
-from lightning_attn.attention.random import SoftmaxNormal
 from lightning_attn.metrics.functional.evaluators import MaskJudge, Training
+from lightning_attn.mitigations.random_attention import SoftmaxNormal
 from lightning_attn.types import Batch, DataSchema
 
 SCHEMA = DataSchema(num_classes=2, vocabulary_size=2000)

@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
+from lightning_attn.errors import InputError
 from lightning_attn.metrics.functional.permutation import permutation_tvd, permute
-from lightning_attn.types import InputError
 from tests.toys import alone, toy_batch, toy_network
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from lightning_attn.data.bags.streams import SPLITS, stream
 from lightning_attn.data.encoded import Array
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 POOLS = (0.6, 0.2, 0.2)  # of the instances of a data set without splits of its own
 TRIES = 200  # a split owns a quarter of all content at least: so many failures mean that there is hardly any content

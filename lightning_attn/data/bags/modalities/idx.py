@@ -12,7 +12,7 @@ import numpy as np
 
 from lightning_attn.data.encoded import Array
 from lightning_attn.data.files import open_binary
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 UNSIGNED_BYTE = 8
 

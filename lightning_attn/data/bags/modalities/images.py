@@ -12,7 +12,7 @@ from lightning_attn.data.bags.modalities.base import PooledModality, divide
 from lightning_attn.data.bags.modalities.idx import PUBLISHED, parse_idx, unpacked
 from lightning_attn.data.bags.streams import stream
 from lightning_attn.data.encoded import Array
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 MNIST_FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),

@@ -9,7 +9,7 @@ from scipy.special import logsumexp
 from lightning_attn.data.bags.modalities.base import GeneratedModality, draw_owned, positive
 from lightning_attn.data.bags.streams import stream
 from lightning_attn.data.encoded import Array
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 BASES = 4
 

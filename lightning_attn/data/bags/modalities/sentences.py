@@ -17,7 +17,7 @@ from lightning_attn.data.labels import find_classes
 from lightning_attn.data.tables import find_tables, read_tables
 from lightning_attn.data.vectors import read_word_vectors
 from lightning_attn.data.word_processor import WordProcessor
-from lightning_attn.types import InputError
+from lightning_attn.errors import InputError
 
 
 class Sentences(PooledModality):

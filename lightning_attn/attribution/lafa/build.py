@@ -1,0 +1,223 @@
+"""Making an index of neighbours, in pieces that survive an interruption."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from lightning_attn import attribution
+from lightning_attn.attribution.lafa.fingerprint import fingerprint, text_digests
+from lightning_attn.attribution.lafa.index import ARRAYS, DESCRIPTION, VERSION, Description, read_description
+from lightning_attn.attribution.lafa.layers import Reader, Reading
+from lightning_attn.data.base import AttentionDataModule
+from lightning_attn.data.encoded import EncodedDataset
+from lightning_attn.errors import InputError
+from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.networks.compatibility import check_same_data, is_plain
+from lightning_attn.types import Batch
+
+#: Distances of random pairs that are kept, for the cut-off.
+PAIRS = 20_000
+_PROGRESS = "progress.json"
+_LONG = 2_000  # texts; fewer are read before a bar could be
+_SAVED_EVERY = 16  # batches
+_SEED = 0x1AFA
+
+Array = npt.NDArray[Any]
+
+
+def build_index(
+    network: AttentionNetwork,
+    datamodule: AttentionDataModule,
+    folder: Path,
+    layer: str,
+    base: str,
+    options: dict[str, Any],
+    max_tokens: int,
+) -> None:
+    """Write an index, see :meth:`NeighbourIndex.build`."""
+    texts = _training_texts(network, datamodule)
+    if not is_plain(options):
+        raise InputError(f"The options of {base} must be plain values, because the index keeps them: {options}.")
+    method = attribution.get(base, **options)
+    reader = Reader(network, layer)
+    counted = (~np.asarray(texts.special)).astype(np.int64)
+    bounds = np.concatenate([np.zeros(1, dtype=np.int64), counted.cumsum()])[np.asarray(texts.offsets)]
+    device = next(network.parameters()).device
+    size = reader.read(texts[[0]].to(device)).vectors.shape[1]
+    description = Description(
+        fingerprint=fingerprint(network),
+        data=_digest(texts),
+        layer=layer,
+        base=base,
+        options=options,
+        texts=len(texts),
+        tokens=int(bounds[-1]),
+        size=size,
+        pairs=PAIRS,
+    )
+    if _complete(folder, description):
+        return
+    with _unfinished(folder, description) as (arrays, done):
+        arrays["offsets"][:] = bounds
+        batches = _batches(np.asarray(texts.lengths), max_tokens)
+        with Progress(
+            console=Console(stderr=True), transient=True, disable=len(texts) < _LONG, expand=True
+        ) as progress:
+            bar = progress.add_task("Reading the training texts", total=len(batches), completed=done)
+            for number in range(done, len(batches)):
+                batch = texts[batches[number].tolist()].to(device)
+                with reader.watching(batch) as seen:
+                    scores = method.attribute(network, batch)
+                _keep(arrays, batch, scores, seen[0] if seen else reader.read(batch))
+                if (number + 1) % _SAVED_EVERY == 0:
+                    _save(folder, description, arrays, number + 1)
+                progress.advance(bar)
+        vectors = torch.from_numpy(arrays["vectors"])
+        arrays["norms"][:] = vectors.square().sum(dim=1).numpy()
+        arrays["distances"][:] = _pair_distances(vectors)
+        _save(folder, description, arrays, len(batches))
+    _replace(folder / DESCRIPTION, {"version": VERSION, **asdict(description)})
+    (folder / _PROGRESS).unlink()
+
+
+def _training_texts(network: AttentionNetwork, datamodule: AttentionDataModule) -> EncodedDataset:
+    if network.schema.vocabulary_size is None:
+        raise InputError("An index of neighbours is made of texts, and the network reads features of instances.")
+    check_same_data(network.schema, datamodule.schema)
+    texts = datamodule.dataset("train")
+    if not isinstance(texts, EncodedDataset):
+        raise InputError(f"An index of neighbours is made of texts, and {type(datamodule).__name__} has none.")
+    if len(texts) < 2:
+        raise InputError(f"An index of neighbours needs at least two training texts, and the data have {len(texts)}.")
+    return texts
+
+
+def _digest(texts: EncodedDataset) -> str:
+    state = hashlib.sha256()
+    for array in (texts.ids, texts.offsets, texts.special, texts.query_ids, texts.query_offsets):
+        if array is not None:
+            state.update(np.ascontiguousarray(array).tobytes())
+    return state.hexdigest()
+
+
+def _batches(lengths: Array, max_tokens: int) -> list[Array]:
+    """Rows in batches of about equal lengths, each of at most ``max_tokens`` positions; the longest first."""
+    order = np.argsort(-lengths, kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        count = max(1, max_tokens // max(1, int(lengths[order[start]])))
+        batches.append(order[start : start + count])
+        start += count
+    return batches
+
+
+def _keep(arrays: Mapping[str, Array], batch: Batch, scores: Tensor, reading: Reading) -> None:
+    rows = batch.index.cpu().numpy()
+    arrays["vectors"][rows] = reading.vectors.cpu().numpy()
+    arrays["predicted"][rows] = reading.logits.argmax(dim=-1).cpu().numpy()
+    arrays["digests"][rows] = text_digests(batch).cpu().numpy()
+    inner = batch.inner
+    # Where each token stands in the flat arrays: its text's start, and its rank among the tokens that are not special.
+    starts = torch.from_numpy(arrays["offsets"][rows]).to(inner.device)
+    places = (starts[:, None] + inner.long().cumsum(dim=1) - 1)[inner].cpu().numpy()
+    arrays["tokens"][places] = batch.inputs[inner].cpu().numpy()
+    arrays["scores"][places] = scores[inner].cpu().numpy()
+
+
+def _pair_distances(vectors: Tensor) -> Array:
+    """Distances of random pairs of different texts, ascending."""
+    generator = np.random.default_rng(_SEED)
+    first = generator.integers(len(vectors), size=PAIRS)
+    second = (first + generator.integers(1, len(vectors), size=PAIRS)) % len(vectors)
+    parts = [  # gathered in parts: vectors may be larger than memory
+        (vectors[torch.from_numpy(one)] - vectors[torch.from_numpy(other)]).norm(dim=1)
+        for one, other in zip(np.array_split(first, 8), np.array_split(second, 8), strict=True)
+    ]
+    return torch.cat(parts).sort().values.numpy()
+
+
+def _complete(folder: Path, description: Description) -> bool:
+    if not (folder / DESCRIPTION).is_file():
+        return False
+    if read_description(folder) != description:
+        raise InputError(
+            f"{folder} holds an index of another network, other texts or other settings: give another folder."
+        )
+    return True
+
+
+@dataclass
+class _Progress:
+    """How far a build has come."""
+
+    description: dict[str, Any]
+    batches: int
+
+
+@contextmanager
+def _unfinished(folder: Path, description: Description) -> Iterator[tuple[dict[str, Array], int]]:
+    """The arrays of a build, and how many batches are done; new ones if there are none yet."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made: {error.strerror}.") from error
+    before = _read_progress(folder)
+    if before is None and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty and holds no index of neighbours: give another folder.")
+    if before is not None and before.description != json.loads(json.dumps(asdict(description))):
+        raise InputError(
+            f"{folder} holds an unfinished index of another network, other texts or other settings: give another "
+            "folder, or delete it."
+        )
+    if before is None:
+        _replace(folder / _PROGRESS, asdict(_Progress(asdict(description), 0)))
+    arrays: dict[str, Array] = {}
+    for name, (kind, _) in ARRAYS.items():
+        file = folder / f"{name}.npy"
+        shape = description.shape(name)
+        if before is None or not file.is_file():
+            arrays[name] = np.lib.format.open_memmap(file, mode="w+", dtype=kind, shape=shape)
+        else:
+            try:
+                arrays[name] = np.lib.format.open_memmap(file, mode="r+")
+            except (ValueError, EOFError, OSError) as error:
+                raise InputError(f"{file} of an unfinished index is damaged: delete {folder} to begin anew.") from error
+    yield arrays, 0 if before is None else before.batches
+
+
+def _read_progress(folder: Path) -> _Progress | None:
+    file = folder / _PROGRESS
+    if not file.is_file():
+        return None
+    try:
+        return _Progress(**json.loads(file.read_text()))
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+        raise InputError(f"{file} is damaged: delete {folder} to begin anew.") from error
+
+
+def _save(folder: Path, description: Description, arrays: Mapping[str, Array], batches: int) -> None:
+    """Bring everything to disk first, then note that it is there."""
+    for array in arrays.values():
+        if isinstance(array, np.memmap):
+            array.flush()
+    _replace(folder / _PROGRESS, asdict(_Progress(asdict(description), batches)))
+
+
+def _replace(file: Path, content: Any) -> None:
+    beside = file.with_name(f".{file.name}")
+    beside.write_text(json.dumps(content, indent=1))
+    os.replace(beside, file)  # noqa: PTH105, Path.replace is the same call

@@ -1,0 +1,171 @@
+"""Classifiers of the Hugging Face Hub: `load_classifier`, and what their classes are: `class_order`, `own_schema`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from lightning_attn.errors import InputError
+from lightning_attn.hub.models import HubModel
+from lightning_attn.types import DataSchema
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+def load_classifier(network: HubModel, found: PretrainedConfig, schema: DataSchema) -> PreTrainedModel:
+    """The model of a configuration, with the weights of ``name_or_path`` unless the network has a ``config``.
+
+    Args:
+        network: Says what to load.
+        found: Its configuration.
+        schema: What the data are: a model without a classifier gets a new one for their classes.
+
+    Raises:
+        InputError: There are no such weights, some are missing, or they are for other classes.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForSequenceClassification as Classifier
+
+    if network.config is not None:
+        return cast("PreTrainedModel", Classifier.from_config(found))
+    if found.num_labels != schema.num_classes:
+        found.num_labels = schema.num_classes
+    try:
+        model, info = Classifier.from_pretrained(
+            network.name_or_path,
+            config=found,
+            dtype=torch.float32,
+            weights_only=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise network._nothing_there(error) from error
+    if info["mismatched_keys"]:
+        raise InputError(
+            f"{network.name_or_path!r} does not fit: the data have {schema.num_classes} classes, and the sizes of "
+            f"{sorted(str(key[0]) for key in info['mismatched_keys'])[0]} are others; take the pretrained model "
+            "without a classifier."
+        )
+    _check_missing(network, model, info["missing_keys"])
+    if network.new_head and schema.class_names:
+        # A new classifier: from now on its classes are those of the data.
+        model.config.id2label = dict(enumerate(schema.class_names))
+        model.config.label2id = {name: number for number, name in enumerate(schema.class_names)}
+    return cast("PreTrainedModel", model)
+
+
+def load_answerer(network: HubModel, found: PretrainedConfig) -> PreTrainedModel:
+    """The model of a configuration that gives every position two logits: here an answer begins, here it ends.
+
+    Args:
+        network: Says what to load; with a ``config`` the weights start at random.
+        found: Its configuration.
+
+    Raises:
+        InputError: There are no such weights, some are missing, or models of this kind answer no questions.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForQuestionAnswering as Answerer
+
+    found.num_labels = 2
+    try:
+        if network.config is not None:
+            return cast("PreTrainedModel", Answerer.from_config(found))
+        model, info = Answerer.from_pretrained(
+            network.name_or_path, config=found, dtype=torch.float32, weights_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise network._nothing_there(error) from error
+    _check_missing(network, model, info["missing_keys"])
+    return cast("PreTrainedModel", model)
+
+
+def _check_missing(network: HubModel, model: PreTrainedModel, keys: Collection[str]) -> None:
+    """Weights that were not there may be those above the encoder alone, and a pooler's, which is new then."""
+    body = f"{model.base_model_prefix}."
+    if missing := sorted(name for name in keys if name.startswith(body) and ".pooler." not in name):
+        raise InputError(f"{network.name_or_path!r} lacks weights of its model: those of {', '.join(missing[:3])}.")
+    network.new_head = any(not name.startswith(body) for name in keys)
+
+
+def architectures(name_or_path: str) -> list[str]:
+    """What a model of Hugging Face says of itself, such as ``BertForSequenceClassification``; empty if it does not."""
+    from transformers import AutoConfig
+
+    try:
+        return list(AutoConfig.from_pretrained(name_or_path).architectures or [])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # whoever loads it says why
+
+
+def own_schema(name: str, found: PretrainedConfig) -> DataSchema:
+    """What a model's configuration says of its classes and of its vocabulary.
+
+    Args:
+        name: Of the model, for messages.
+        found: Its configuration.
+
+    Raises:
+        InputError: The model gives a number, not classes; or its classes have no names.
+    """
+    multi_label = found.problem_type == "multi_label_classification"
+    if found.problem_type == "regression" or (found.num_labels < 2 and not multi_label):
+        raise InputError(
+            f"{name!r} gives {found.num_labels} number{'s' * (found.num_labels > 1)} (problem_type "
+            f"{found.problem_type}), no probabilities of two or more classes, which is what is explained here."
+        )
+    return DataSchema(
+        num_classes=found.num_labels,
+        class_names=tuple(class_names(name, found)),
+        multi_label=multi_label,
+        vocabulary_size=found.vocab_size,
+        pad_id=found.pad_token_id or 0,
+    )
+
+
+def class_names(name: str, found: PretrainedConfig) -> list[str]:
+    """What a model calls its classes, in the order of its outputs; equal names get their numbers.
+
+    Raises:
+        InputError: The configuration names other outputs than there are.
+    """
+    expected = list(range(found.num_labels))
+    if sorted(found.id2label) != expected:
+        raise InputError(
+            f'"id2label" in config.json of {name!r} names the outputs {", ".join(map(str, sorted(found.id2label)))}; '
+            f"there are {found.num_labels}, numbered from 0."
+        )
+    names = [str(found.id2label[number]) for number in expected]
+    return [f"{one} ({number})" if names.count(one) > 1 else one for number, one in enumerate(names)]
+
+
+def class_order(name: str, found: PretrainedConfig, schema: DataSchema) -> list[int] | None:
+    """Which output of the model belongs to each class of the data; None: they stand in the same order.
+
+    Args:
+        name: Of the model, for messages.
+        found: Its configuration.
+        schema: What the data are.
+
+    Raises:
+        InputError: The model has another number of classes.
+    """
+    if found.num_labels != schema.num_classes:
+        raise InputError(f"{name!r} has {found.num_labels} classes and the data have {schema.num_classes}.")
+    theirs = [label.lower() for label in class_names(name, found)]
+    ours = [label.lower() for label in schema.class_names]
+    if len(set(theirs)) == len(theirs) and sorted(theirs) == sorted(ours):
+        order = [theirs.index(label) for label in ours]
+        return None if order == sorted(order) else order
+    if ours and not any(label.startswith("label_") for label in theirs):
+        warnings.warn(
+            f"{name!r} calls its classes {', '.join(theirs)} and the data {', '.join(ours)}: they are "
+            "taken in this order; look at the accuracy.",
+            stacklevel=2,
+        )
+    return None

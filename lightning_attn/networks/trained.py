@@ -1,0 +1,123 @@
+"""A trained network out of a checkpoint, by itself: `TrainedNetwork`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from lightning_attn.errors import InputError
+from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.runs.checkpoint_file import read_checkpoint
+from lightning_attn.types import DataSchema
+
+_PREFIX = "network."
+
+
+@dataclass
+class TrainedNetwork:
+    """A network that is not trained any more, and what is needed to make it again.
+
+    Attributes:
+        network: Built, in evaluation mode, without gradients.
+        specification: ``{"class_path": ..., "init_args": ...}`` of the network; None if it was made in Python.
+        data: What describes the data that it was trained on, as a data module exports it: vocabulary, class names.
+    """
+
+    network: AttentionNetwork
+    specification: dict[str, Any] | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: str | Path) -> TrainedNetwork:
+        """The network of a checkpoint, on the CPU.
+
+        The file holds tensors and plain values only, see :func:`read_checkpoint`; classes are found by their names.
+        What a mitigation has in the checkpoint is left out: it only matters in training.
+
+        Args:
+            path: A checkpoint that ``lightning fit`` wrote.
+
+        Raises:
+            InputError: There is no such checkpoint, it cannot be read, it does not describe its network, or a class
+                that it names cannot be imported.
+        """
+        checkpoint = read_checkpoint(path)
+        specification = checkpoint.get("hyper_parameters", {}).get("network")
+        if specification is None:
+            raise InputError(
+                f"The checkpoint {path} was written from Python, without a description of its network; in Python, load "
+                "it with AttentionClassifier.load_from_checkpoint(path, network=...) and use that module's network."
+            )
+        weights = {
+            name.removeprefix(_PREFIX): value
+            for name, value in checkpoint["state_dict"].items()
+            if name.startswith(_PREFIX) and "mitigation" not in name.split(".")
+        }
+        state = {
+            "specification": specification,
+            "schema": checkpoint["schema"],
+            "data": checkpoint["data"],
+            "weights": weights,
+        }
+        try:
+            return cls.from_state(state)
+        except InputError as error:
+            raise InputError(f"The network of the checkpoint {path} cannot be made: {error}") from error
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> TrainedNetwork:
+        """Make it again from :meth:`state`.
+
+        Raises:
+            InputError: A class cannot be imported, refuses its arguments, or has other weights by now.
+        """
+        network = _made(state["specification"]).build(DataSchema(**state["schema"]))
+        try:
+            network.load_state_dict(state["weights"])
+        except RuntimeError as error:
+            raise InputError(" ".join(str(error).split())) from error
+        return cls(network.eval().requires_grad_(False), state["specification"], state["data"])
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and plain values that a checkpoint can hold; see :meth:`from_state`."""
+        return {
+            "specification": self.specification,
+            "schema": self.network.schema.as_dict(),
+            "data": self.data,
+            "weights": dict(self.network.state_dict()),
+        }
+
+
+def _made(specification: dict[str, Any]) -> AttentionNetwork:
+    for class_path in _class_paths(specification):
+        module, _, name = class_path.rpartition(".")
+        try:
+            getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise InputError(
+                f"its class {class_path} cannot be imported ({error}); run this in the folder that fit was run in."
+            ) from error
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(AttentionNetwork, "network", fail_untyped=False)
+    try:
+        made: AttentionNetwork = parser.instantiate_classes(parser.parse_object({"network": specification})).network
+    except ArgumentError as error:
+        raise InputError(f"its classes take other arguments by now: {' '.join(str(error).split())}") from error
+    return made
+
+
+def _class_paths(specification: Any) -> Iterator[str]:
+    """Every class that is named, those inside others too."""
+    if isinstance(specification, dict):
+        if isinstance(specification.get("class_path"), str):
+            yield specification["class_path"]
+        for value in specification.values():
+            yield from _class_paths(value)
+    elif isinstance(specification, (list, tuple)):
+        for value in specification:
+            yield from _class_paths(value)

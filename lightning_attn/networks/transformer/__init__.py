@@ -1,0 +1,1 @@
+"""Transformers with their own self-attention: classifiers and answerers of the Hugging Face Hub."""

@@ -1,0 +1,1 @@
+"""Tensor helpers that know of no network."""

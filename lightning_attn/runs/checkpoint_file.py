@@ -1,0 +1,62 @@
+"""Reading a checkpoint file without trusting it."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_attn.errors import InputError
+
+#: What `AttentionClassifier` writes, and every use of a checkpoint needs.
+_REQUIRED = ("state_dict", "schema", "data")
+#: What PyTorch says of a file that it could read, but refuses to build an object from.
+_FOREIGN = re.compile(r"Unsupported global|unsupported GLOBAL|Unsupported class|call reduce|Can only (create|build)")
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint, tensors on the CPU; nothing in the file is executed.
+
+    Args:
+        path: Written by a Trainer for an ``AttentionClassifier``.
+
+    Raises:
+        InputError: There is no such file; it is damaged; it holds more than tensors and plain values; or it is the
+            checkpoint of something else.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"There is no checkpoint {path}{_others(path)}.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise InputError(f"The checkpoint {path} cannot be read: {error.strerror}.") from error
+    except pickle.UnpicklingError as error:
+        if _FOREIGN.search(str(error)):
+            raise InputError(
+                f"The checkpoint {path} holds more than tensors and plain values, which could run code when it is "
+                "loaded; it was not loaded."
+            ) from error
+        raise _damaged(path) from error
+    except Exception as error:  # the unpickler runs on arbitrary bytes here, and fails in as many ways
+        raise _damaged(path) from error
+    missing = [name for name in _REQUIRED if not isinstance(checkpoint, dict) or name not in checkpoint]
+    if missing:
+        raise InputError(
+            f"The checkpoint {path} was not written by an AttentionClassifier: it has no {' and no '.join(missing)}."
+        )
+    return dict(checkpoint)
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(f"The checkpoint {path} cannot be read: it is truncated, damaged, or no checkpoint at all.")
+
+
+def _others(path: Path) -> str:
+    """What the user may have meant."""
+    folder = next((folder for folder in path.parents if folder.is_dir()), Path())
+    found = sorted(folder.glob("*.ckpt")) or sorted(folder.glob("checkpoints/*.ckpt"))
+    return f"; {folder} has {', '.join(str(file.relative_to(folder)) for file in found)}" if found else ""

@@ -1,0 +1,229 @@
+"""What every LightningModule here has in common, whatever its loss: `AttentionModule`."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import nn
+
+from lightning_attn.data.base import AttentionDataModule
+from lightning_attn.errors import InputError
+from lightning_attn.hub.models import complete_specification
+from lightning_attn.mitigations.base import Mitigation
+from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.networks.compatibility import check_same_data, is_plain
+from lightning_attn.optim import ParameterRule, StepSchedule, parameter_groups
+from lightning_attn.types import DataSchema
+
+
+class AttentionModule(LightningModule, ABC):
+    """Builds a network for the data, trains it under a mitigation, and stores it so that it can be made again.
+
+    A subclass makes its metrics in :meth:`make_metrics` and writes the steps.
+
+    Args:
+        network: What is trained; its layers are made when the data are known.
+        mitigation: What keeps label information out of the attention; None means ``NoMitigation()``.
+        optimizer: From parameters to an optimiser.
+        lr_scheduler: From an optimiser to a scheduler, which steps once an epoch; with every step of the optimiser if
+            its class says ``interval = "step"``, as :class:`~lightning_attn.optim.WarmupLinear` does. None
+            keeps the rate.
+        parameter_rules: What differs between parameters, such as
+            :class:`~lightning_attn.optim.LayerRates`; None treats all alike.
+
+    Attributes:
+        monitor: Name of the figure that decides which checkpoint is the best.
+        mode: Whether ``min`` or ``max`` of it is best.
+    """
+
+    monitor: str = "val/loss"
+    mode: Literal["min", "max"] = "min"
+
+    def __init__(
+        self,
+        network: AttentionNetwork,
+        mitigation: Mitigation | None = None,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        parameter_rules: list[ParameterRule] | None = None,
+    ) -> None:
+        super().__init__()
+        # Run from Python, the arguments are modules, which a checkpoint must not hold (it would have to be unpickled);
+        # run from the command line, Lightning records their configuration in place of them.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Attribute '(network|mitigation)' is an instance of `nn.Module`")
+            self.save_hyperparameters()
+        for name in [name for name, value in self.hparams.items() if not is_plain(value)]:
+            del self.hparams[name]
+        self.network = network
+        if mitigation is not None:
+            network.mitigation = mitigation  # type: ignore[misc]  # AttentionNetwork.__setattr__ takes it
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.parameter_rules = parameter_rules or []
+        self.data_state: dict[str, Any] = {}
+        self._rates: dict[nn.Module, float] = {}
+        self._knows_words = False  # whether the word vectors were loaded, or weights that replace them
+        if network.built:
+            self.make_metrics(network.schema)
+
+    @property
+    def mitigation(self) -> Mitigation:
+        """The mitigation that the network's attention layer owns."""
+        return self.network.mitigation
+
+    def setup(self, stage: str) -> None:
+        """Make the network's layers for the data, and check that data, network and strategy fit together.
+
+        Raises:
+            InputError: The data have other classes or another vocabulary than the network; or the strategy is DDP
+                without a search for unused parameters, which a mitigation that freezes parameters needs.
+        """
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if isinstance(datamodule, AttentionDataModule):
+            if not self.network.built:
+                self._build(datamodule.schema)
+            if stage == "fit" and not self._knows_words and (vectors := datamodule.word_vectors()) is not None:
+                self.network.load_word_vectors(vectors)
+                self._knows_words = True
+            check_same_data(self.network.schema, datamodule.schema)
+            self._adopt(datamodule.export())
+        if stage == "fit":
+            self._check_training()
+
+    def _check_training(self) -> None:
+        pretraining, last = self.mitigation.random_epochs, self.trainer.max_epochs
+        if not getattr(self.trainer, "fast_dev_run", False) and last is not None and 0 < last <= pretraining:
+            # No error: a training may be cut into pieces and resumed.
+            rank_zero_warn(
+                f"Training stops after {last} epochs and random pretraining takes {pretraining}: the scorer has not "
+                f"learned anything then. Set --trainer.max_epochs above {pretraining}, or pretrain for fewer epochs."
+            )
+        strategy = self.trainer.strategy
+        searches = isinstance(strategy, DDPStrategy) and strategy._ddp_kwargs.get("find_unused_parameters", False)
+        if self.mitigation.freezes and isinstance(strategy, DDPStrategy) and not searches:
+            raise InputError(
+                f"{type(self.mitigation).__name__} freezes parameters during training, which DDP does not expect; use "
+                "--trainer.strategy=ddp_find_unused_parameters_true, as configs/trainer/ddp.yaml does."
+            )
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimiser over all parameters, and the scheduler if there is one; a plateau is one of ``val/loss``."""
+        parameters: Any = self.parameters()
+        if self.parameter_rules:
+            parameters = parameter_groups(self, self.network, self.parameter_rules)
+        try:
+            optimizer = self.optimizer(parameters)
+        except ValueError as error:
+            described = self.hparams.get("optimizer") or {}  # from the command line, its configuration
+            name = described.get("class_path") or getattr(self.optimizer, "__qualname__", repr(self.optimizer))
+            raise InputError(f"The optimizer {name} refuses its arguments: {error}.") from error
+        for group in optimizer.param_groups:
+            group["lr"] *= group.pop("rate", 1.0)
+        if self.lr_scheduler is None:
+            return optimizer
+        scheduler = self.lr_scheduler(optimizer)
+        if isinstance(scheduler, StepSchedule):
+            scheduler.plan(self.trainer.estimated_stepping_batches)
+        monitor = scheduler.monitor if isinstance(scheduler, ReduceLROnPlateau) else "val/loss"
+        interval = getattr(scheduler, "interval", "epoch")
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "monitor": monitor, "interval": interval},
+        }
+
+    def on_train_start(self) -> None:
+        """Freeze what the mitigation wants frozen; a run resumed within an epoch has no epoch start."""
+        self._apply_rates()
+
+    def on_train_epoch_start(self) -> None:
+        """Let the mitigation decide what learns in this epoch."""
+        self._apply_rates()
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Any,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """One step; parts with a rate of their own go that many times as far, whatever the optimiser."""
+        others = [
+            (parameter, parameter.detach().clone(), rate)
+            for module, rate in self._rates.items()
+            if rate not in (0, 1)
+            for parameter in module.parameters()
+        ]
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        with torch.no_grad():
+            for parameter, before, rate in others:
+                parameter.copy_(torch.lerp(before, parameter, rate))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store what is needed to explain a raw text: schema, tokenizer, class names. Plain values only."""
+        checkpoint["schema"] = self.network.schema.as_dict()
+        checkpoint["data"] = self.data_state
+        if "network" in self.hparams:
+            completed = complete_specification(self.hparams["network"], self.network)
+            checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], "network": completed}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make the layers that the checkpoint's weights go into.
+
+        Raises:
+            InputError: The checkpoint was not written by an ``AttentionClassifier``.
+        """
+        if "schema" not in checkpoint:
+            raise InputError("The checkpoint holds no data schema: it was not written by an AttentionClassifier.")
+        schema = DataSchema(**checkpoint["schema"])
+        if not self.network.built:
+            self._build(schema)
+        check_same_data(self.network.schema, schema)
+        self._adopt(checkpoint["data"])
+        self._knows_words = True
+
+    def teardown(self, stage: str) -> None:
+        """Leave nothing frozen: the next training, or the user's own, starts with every parameter learning."""
+        self._release()
+
+    def _adopt(self, data: dict[str, Any]) -> None:
+        """Take over what describes the data; one network reads texts by one vocabulary."""
+        known, given = self.data_state.get("processor"), data.get("processor")
+        if known is not None and given is not None and known != given:
+            raise InputError(
+                "The data were split into tokens by another vocabulary than the network was trained with; call "
+                "datamodule.restore(checkpoint['data']) before the Trainer sets the data up."
+            )
+        self.data_state = data or self.data_state
+
+    @abstractmethod
+    def make_metrics(self, schema: DataSchema) -> None:
+        """Make what is measured, once the data are known."""
+
+    def _build(self, schema: DataSchema) -> None:
+        self.network.build(schema)
+        self.make_metrics(schema)
+
+    def _release(self) -> None:
+        for module, rate in self._rates.items():
+            if rate == 0:
+                module.train().requires_grad_(True)
+        self._rates = {}
+
+    def _apply_rates(self) -> None:
+        self._release()
+        self._rates = self.mitigation.trainable(self.network, self.current_epoch)
+        for module, rate in self._rates.items():
+            if rate == 0:
+                module.eval().requires_grad_(False)
+                # A gradient left over from the last batch would let the optimiser move a frozen parameter once more.
+                module.zero_grad(set_to_none=True)
