@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from benchmarks.cells import Cell
 from benchmarks.fitting import trainer_of
 from lightning_attn.attention import AdditiveAttention, AdditiveQueryAttention, DotAttention, DotQueryAttention
-from lightning_attn.attention.uniform import UniformAttention
+from lightning_attn.attention.scorers import UniformAttention
 from lightning_attn.callbacks import FaithfulnessCallback
 from lightning_attn.callbacks.checkpoint import BestAndLastCheckpoint
 from lightning_attn.data import BabiDataModule, CorpusDataModule, NLIDataModule, SSTDataModule, WordProcessor
-from lightning_attn.encoders import CNN, Average, BiLSTM, Encoder
+from lightning_attn.encoders import CNN, BiLSTM, Encoder, TokenMLP
 from lightning_attn.mitigations import Compose, InstanceWeighting, Mitigation, NoMitigation, RandomPretraining
 from lightning_attn.networks import AttentionNetwork, PairedNetwork, PooledNetwork
+from lightning_attn.networks.classifiers import LinearClassifier
 from lightning_attn.networks.frozen_attention import FrozenAttention
-from lightning_attn.networks.heads import LinearHead
 from lightning_attn.networks.trained import TrainedNetwork
 from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import DataSchema
@@ -55,7 +55,7 @@ class Places:
         return self.checkpoints / ("-".join(str(cell[name]) for name in names) + ".pt")
 
 
-class SigmoidHead(LinearHead):
+class SigmoidClassifier(LinearClassifier):
     """One output, as the binary classifiers of Jain and Wallace: logits ``(0, w . c + b)``, so softmax is a sigmoid.
 
     With a row for each of two classes Adam would move their difference twice as fast.
@@ -147,7 +147,7 @@ def make_data(cell: Cell, places: Places) -> CorpusDataModule:
 def make_network(cell: Cell, places: Places) -> AttentionNetwork:
     """The network of a cell, without layers; contextual values, as published."""
     if cell["task"] == "sst":
-        return PooledNetwork(_encoder(cell["encoder"], 300, 128, 0.0), _attention(cell, places), SigmoidHead())
+        return PooledNetwork(_encoder(cell["encoder"], 300, 128, 0.0), _attention(cell, places), SigmoidClassifier())
     embedding, hidden = {"nli": (128, 128), "babi": (200, 64)}[cell["task"]]
     text, query = (_encoder(cell["encoder"], embedding, hidden, dropout=0.2) for _ in range(2))
     attention = {"additive": AdditiveQueryAttention, "dot": DotQueryAttention}[cell["attention"]]()
@@ -159,7 +159,7 @@ def _encoder(name: str, embedding: int, hidden: int, dropout: float) -> Encoder:
         return BiLSTM(embedding, hidden, dropout=dropout)
     if name == "cnn":
         return CNN(embedding, dropout=dropout)
-    return Average(embedding, 128, dropout=dropout)
+    return TokenMLP(embedding, 128, dropout=dropout)
 
 
 def _attention(cell: Cell, places: Places) -> Any:

@@ -33,7 +33,7 @@ from benchmarks import leave_one_out as captum
 from benchmarks.fitting import timed_trainer
 from lightning_attn.attribution import Occlusion
 from lightning_attn.data import SSTDataModule, TextDataModule, WordProcessor
-from lightning_attn.encoders import CNN, Average, BiLSTM
+from lightning_attn.encoders import CNN, BiLSTM, TokenMLP
 from lightning_attn.experiments import Random, Uniform, adversarial, agreement, counterfactual, permutation
 from lightning_attn.networks import AttentionNetwork, PooledNetwork
 from lightning_attn.perturbation.sweep import Delete, Perturbation, Replace
@@ -42,7 +42,7 @@ from lightning_attn.types import Batch
 
 REPEATS = 5
 SECTIONS = ("leave-one-out", "permutation", "adversarial", "suite", "memory")
-ENCODERS = {"bilstm": BiLSTM, "cnn": CNN, "average": Average}
+ENCODERS = {"bilstm": BiLSTM, "cnn": CNN, "average": TokenMLP}
 PEER_SENTENCES, ADVERSARIAL_SENTENCES, LONGEST_REVIEWS, OTHER_REVIEWS = 100, 16, 32, 96
 SUITE_SECONDS, MEMORY_MIB = 60, 4096
 

@@ -21,7 +21,7 @@ from captum.attr import FeatureAblation
 from torch import Tensor
 
 from lightning_attn.attribution import Occlusion
-from lightning_attn.encoders import CNN, Average, BiLSTM, Encoder
+from lightning_attn.encoders import CNN, BiLSTM, Encoder, TokenMLP
 from lightning_attn.networks import PooledNetwork
 from lightning_attn.perturbation.sweep import Replace, leave_one_out, probabilities, unperturbed
 from lightning_attn.types import Batch, DataSchema
@@ -31,7 +31,7 @@ BATCH_SIZES, PERTURBATIONS = (8, 32, 128), (1, 4, 16, 64)
 ENCODERS: dict[str, tuple[Callable[[], Encoder], float]] = {
     "bilstm": (BiLSTM, 1.5),
     "cnn": (CNN, 10.0),
-    "average": (Average, 10.0),
+    "average": (TokenMLP, 10.0),
 }
 
 

@@ -23,7 +23,7 @@ from lightning_attn.attention import AdditiveAttention, DotAttention
 from lightning_attn.callbacks import FaithfulnessCallback
 from lightning_attn.callbacks.checkpoint import BestAndLastCheckpoint
 from lightning_attn.data import SSTDataModule
-from lightning_attn.encoders import CNN, Average, BiLSTM
+from lightning_attn.encoders import CNN, BiLSTM, TokenMLP
 from lightning_attn.mitigations import Compose, InstanceWeighting, Mitigation, NoMitigation, RandomPretraining
 from lightning_attn.networks import PooledNetwork
 from lightning_attn.tasks import AttentionClassifier
@@ -93,7 +93,7 @@ def train(cell: Cell, data: str) -> dict[str, float]:
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     seed_everything(cell["seed"], verbose=False)
-    encoder = {"bilstm": BiLSTM, "cnn": CNN, "average": Average}[cell["encoder"]](
+    encoder = {"bilstm": BiLSTM, "cnn": CNN, "average": TokenMLP}[cell["encoder"]](
         values=cell["values"], dropout=DROPOUT[cell["part"]]
     )
     attention = {"additive": AdditiveAttention, "dot": DotAttention}[cell["attention"]]()

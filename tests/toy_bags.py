@@ -20,7 +20,7 @@ from lightning_attn.networks import (
     BagNetwork,
     ClassBagNetwork,
     MaxBagNetwork,
-    MLPHead,
+    MLPClassifier,
     MultiHeadBagNetwork,
     PatchNetwork,
 )
@@ -30,12 +30,12 @@ FEATURES = (6,)
 
 BAG_NETWORKS: dict[str, Callable[[], AttentionNetwork]] = {
     "additive": lambda: BagNetwork(MLP((8, 5), dropout=0.3), AdditiveAttention()),
-    "gated": lambda: BagNetwork(MLP((7,)), GatedAttention(6, temperature=0.5), MLPHead(6, dropout=0.3)),
+    "gated": lambda: BagNetwork(MLP((7,)), GatedAttention(6, temperature=0.5), MLPClassifier(6, dropout=0.3)),
     "identity": lambda: BagNetwork(Identity(), GatedAttention(6)),
     "mean": lambda: BagNetwork(MLP((7,)), UniformAttention()),
-    "max": lambda: MaxBagNetwork(MLP((7,)), MLPHead(6)),
+    "max": lambda: MaxBagNetwork(MLP((7,)), MLPClassifier(6)),
     "sum": lambda: AdditiveBagNetwork(MLP((7,)), GatedAttention(6)),
-    "multihead": lambda: MultiHeadBagNetwork(MLP((7,)), MultiHeadGatedAttention(6), MLPHead(6), heads=3),
+    "multihead": lambda: MultiHeadBagNetwork(MLP((7,)), MultiHeadGatedAttention(6), MLPClassifier(6), heads=3),
     "multihead-additive": lambda: MultiHeadBagNetwork(MLP((7,)), MultiHeadAdditiveAttention(), heads=2),
     "class": lambda: ClassBagNetwork(MLP((7,)), MultiHeadGatedAttention(6, temperature=0.5)),
     "patches": lambda: PatchNetwork(PatchEncoder(7, 5, layers=2), AdditiveAttention(6)),

@@ -47,7 +47,7 @@ from lightning_attn.metrics.functional import (
 )
 from lightning_attn.metrics.functional.instances import ranked_measures
 from lightning_attn.mitigations import Compose, InstanceWeighting, Mitigation, NoMitigation, RandomPretraining
-from lightning_attn.networks import BagNetwork, LinearHead, MLPHead
+from lightning_attn.networks import BagNetwork, LinearClassifier, MLPClassifier
 from lightning_attn.networks.combinations import COMBINATIONS, get_combination
 from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch
@@ -103,7 +103,7 @@ def data_of(cell: Cell) -> BagDataModule:
 
 def network_of(cell: Cell) -> BagNetwork:
     """An MLP of one layer, gated attention, and the head of the cell."""
-    head = LinearHead() if cell["head"] == "linear" else MLPHead(32)
+    head = LinearClassifier() if cell["head"] == "linear" else MLPClassifier(32)
     return BagNetwork(MLP((32,)), GatedAttention(16), head)
 
 

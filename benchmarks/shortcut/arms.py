@@ -24,10 +24,10 @@ from lightning_attn.mitigations import (
 from lightning_attn.mitigations.random_attention import (
     BernoulliSubset,
     Dirichlet,
-    Even,
     RandomAttention,
     Shuffled,
     SoftmaxNormal,
+    Uniform,
     UniformShare,
 )
 from lightning_attn.networks import ContentFreeNetwork, MaskedInputNetwork, PatchNetwork, PooledNetwork
@@ -125,7 +125,7 @@ ARMS: dict[str, Arm] = {
     "attention dropout .3": _dropout(0.3),
     "attention dropout .5": _dropout(0.5),
     "mixed_uniform": Arm(
-        lambda setting, seed: [RandomMixing(setting.get("share", 0.5), Even(), seed)],
+        lambda setting, seed: [RandomMixing(setting.get("share", 0.5), Uniform(), seed)],
         rival=True,
         tuned=("share", SHARES),
     ),

@@ -1,12 +1,16 @@
 """Attention layers: keys to weights."""
 
-from lightning_attn.attention.additive import AdditiveAttention
 from lightning_attn.attention.base import Attention, AttentionLayer
-from lightning_attn.attention.dot import DotAttention
-from lightning_attn.attention.gated import GatedAttention
 from lightning_attn.attention.maximum import MaxAttention
 from lightning_attn.attention.multihead import MultiHeadAdditiveAttention, MultiHeadAttention, MultiHeadGatedAttention
 from lightning_attn.attention.query import AdditiveQueryAttention, DotQueryAttention, QueryAttention
+from lightning_attn.attention.scorers import (
+    AdditiveAttention,
+    DotAttention,
+    GatedAttention,
+    KeylessAttention,
+    UniformAttention,
+)
 from lightning_attn.attention.selection import (
     GumbelTopK,
     L2XSampler,
@@ -15,7 +19,6 @@ from lightning_attn.attention.selection import (
     TopKSelection,
     TopShareSelection,
 )
-from lightning_attn.attention.uniform import KeylessAttention, UniformAttention
 
 __all__ = [
     "AdditiveAttention",

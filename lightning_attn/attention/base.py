@@ -37,7 +37,7 @@ class AttentionLayer(nn.Module, ABC):
         self.mitigation: Mitigation = NoMitigation()
 
     @property
-    def independent(self) -> RandomAttention:
+    def random_counterpart(self) -> RandomAttention:
         """Weights of the kind that this layer gives, drawn without looking at the text."""
         return SoftmaxNormal()
 
@@ -48,7 +48,7 @@ class AttentionLayer(nn.Module, ABC):
         Keys of a packed batch have shape ``(N, K)``; their scores may have the shape ``(N,)`` as well.
         """
 
-    def attended(self, batch: Batch) -> Batch:
+    def attendable(self, batch: Batch) -> Batch:
         """The batch as mitigations are to see it: ``special`` is True on what this layer does not attend to."""
         if batch.packed or not self.attend_special:
             return batch
@@ -81,7 +81,7 @@ class AttentionLayer(nn.Module, ABC):
         else:
             scores = raw.masked_fill(~attendable(batch, self.attend_special), lowest)
         learned = self.normalise(raw, scores, batch)
-        observed = self.mitigation.observe(learned, self.attended(batch)) if self.training else learned
+        observed = self.mitigation.observe(learned, self.attendable(batch)) if self.training else learned
         return scores, learned, observed
 
 

@@ -86,7 +86,7 @@ class MultiHeadAttention(AttentionLayer):
             learned = masked_softmax(scores, allowed)
         observed = learned
         if self.training:
-            seen = self.attended(batch)
+            seen = self.attendable(batch)
             observed = torch.stack([self.mitigation.observe(one, seen) for one in learned.unbind(dim=1)], dim=1)
         return HeadWeights(scores, learned, observed)
 

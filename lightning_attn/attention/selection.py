@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from lightning_attn.attention.additive import AdditiveAttention
 from lightning_attn.attention.base import Attention
+from lightning_attn.attention.scorers import AdditiveAttention
 from lightning_attn.mitigations.random_attention import RandomAttention, UniformShare, UniformSubset, share_of
 from lightning_attn.ops.softmax import attendable, masked_softmax
 from lightning_attn.types import Batch
@@ -147,7 +147,7 @@ class TopKSelection(Selection):
         self._warned = False
 
     @property
-    def independent(self) -> RandomAttention:
+    def random_counterpart(self) -> RandomAttention:
         """Random selections of ``k``."""
         return UniformSubset(self.k)
 
@@ -183,7 +183,7 @@ class TopShareSelection(Selection):
         self.share = share
 
     @property
-    def independent(self) -> RandomAttention:
+    def random_counterpart(self) -> RandomAttention:
         """Random selections of the same share."""
         return UniformShare(self.share)
 

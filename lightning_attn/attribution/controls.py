@@ -9,9 +9,9 @@ from torch import Tensor
 
 from lightning_attn.attribution.base import Attribution, register
 from lightning_attn.errors import InputError
-from lightning_attn.mitigations.random_attention import seeded
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.ops.evaluation import evaluating
+from lightning_attn.ops.randomness import seeded
 from lightning_attn.types import Batch
 
 

@@ -185,7 +185,7 @@ class FaithfulnessCallback(SampledCallback):
             self._examples["faithfulness/examples"].update(torch.ones_like(batch.index), batch.index)
             self._examples["faithfulness/skipped"].update(undefined, batch.index)
             if self._leakage is not None and not network.schema.multi_label:
-                self._leakage.update(output.attention, network.attended(batch))
+                self._leakage.update(output.attention, network.attendable(batch))
         return torch.stack(counts) if counts else torch.zeros(0, device=batch.device)
 
     def _log_leakage(self, split: Split, leakage: LeakedBits, pl_module: LightningModule) -> None:

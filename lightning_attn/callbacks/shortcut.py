@@ -164,7 +164,7 @@ class ShortcutProbe(SampledCallback):
             batches = self._training_batches(trainer, network)
             if not batches:
                 return None
-            distribution = self.distribution or network.attention.independent
+            distribution = self.distribution or network.attention.random_counterpart
             self._judge = MaskJudge(network.schema, batches, distribution, self.training)
         with torch.no_grad(), evaluating(network):
             masks = [network(network.read_query(batch)).attention for batch in self._judge.batches]
@@ -180,7 +180,7 @@ class ShortcutProbe(SampledCallback):
         rows = mix(mix(torch.arange(len(dataset))) + mix(torch.tensor(self.seed))).argsort()[: self.train_examples]
         rows = rows[torch.as_tensor(dataset.lengths)[rows].argsort(stable=True)]  # little padding
         device = next(network.parameters()).device
-        return [network.attended(dataset[part.tolist()].to(device).padded()) for part in torch.split(rows, _BATCH)]
+        return [network.attendable(dataset[part.tolist()].to(device).padded()) for part in torch.split(rows, _BATCH)]
 
     def _tell(self, name: str, reason: str) -> None:
         """Say once why something is not logged."""

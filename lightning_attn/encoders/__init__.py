@@ -1,17 +1,16 @@
 """Encoders: tokens or instances to keys and values."""
 
-from lightning_attn.encoders.average import Average
 from lightning_attn.encoders.base import Encoder
 from lightning_attn.encoders.bilstm import BiLSTM
 from lightning_attn.encoders.cnn import CNN
 from lightning_attn.encoders.instances import MLP, Identity, InstanceEncoder, LeNet, SequenceCNN
 from lightning_attn.encoders.patches import PatchEncoder
 from lightning_attn.encoders.pretrained import PretrainedEncoder
+from lightning_attn.encoders.token_mlp import TokenMLP
 
 __all__ = [
     "CNN",
     "MLP",
-    "Average",
     "BiLSTM",
     "Encoder",
     "Identity",
@@ -20,4 +19,5 @@ __all__ = [
     "PatchEncoder",
     "PretrainedEncoder",
     "SequenceCNN",
+    "TokenMLP",
 ]

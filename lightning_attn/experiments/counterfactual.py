@@ -10,11 +10,11 @@ from torch import Tensor
 
 from lightning_attn.errors import InputError
 from lightning_attn.experiments.forward import by_parts, computed
-from lightning_attn.mitigations.random_attention import RandomAttention, Shuffled, SoftmaxNormal, seeded
+from lightning_attn.mitigations.random_attention import RandomAttention, Shuffled, SoftmaxNormal
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.ops.divergence import total_variation
 from lightning_attn.ops.evaluation import evaluating
-from lightning_attn.ops.randomness import mix
+from lightning_attn.ops.randomness import mix, seeded
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
 
 

@@ -74,7 +74,7 @@ def probe_rows(
     with torch.no_grad(), evaluating(network):
         batch = network.read_query(batch)
         output = network(batch)
-        seen = network.attended(batch)
+        seen = network.attendable(batch)
     attention = output.attention
     if not attention.isfinite().all():
         raise InputError("The attention holds NaN or infinity: the network has diverged, so there is nothing to probe.")

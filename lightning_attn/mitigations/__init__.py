@@ -7,7 +7,9 @@ from lightning_attn.mitigations.instance_weighting import InstanceWeighting
 from lightning_attn.mitigations.leakage_penalty import LeakagePenalty
 from lightning_attn.mitigations.mask_classifier import (
     BagMaskClassifier,
+    ConvolutionalMaskClassifier,
     MaskClassifier,
+    RecurrentMaskClassifier,
     SetMaskClassifier,
     SummaryMaskClassifier,
 )
@@ -15,16 +17,15 @@ from lightning_attn.mitigations.masked_fine_tuning import MaskedFineTuning
 from lightning_attn.mitigations.random_attention import (
     BernoulliSubset,
     Dirichlet,
-    Even,
     RandomAttention,
     Shuffled,
     SoftmaxNormal,
+    Uniform,
     UniformShare,
     UniformSubset,
 )
 from lightning_attn.mitigations.random_mixing import RandomMixing
 from lightning_attn.mitigations.random_pretraining import RandomPretraining
-from lightning_attn.mitigations.sequence_mask_classifier import ConvolutionalMaskClassifier, RecurrentMaskClassifier
 
 __all__ = [
     "AttentionDropout",
@@ -33,7 +34,6 @@ __all__ = [
     "Compose",
     "ConvolutionalMaskClassifier",
     "Dirichlet",
-    "Even",
     "InstanceWeighting",
     "LeakagePenalty",
     "MaskClassifier",
@@ -48,6 +48,7 @@ __all__ = [
     "Shuffled",
     "SoftmaxNormal",
     "SummaryMaskClassifier",
+    "Uniform",
     "UniformShare",
     "UniformSubset",
 ]

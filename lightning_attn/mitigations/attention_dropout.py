@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_attn.mitigations.draws import DrawingMitigation
+from lightning_attn.mitigations.base import DrawingMitigation
 from lightning_attn.types import Batch
 
 

@@ -1,16 +1,21 @@
-"""What a mitigation may do to training: the five hooks of `Mitigation`, and `NoMitigation`."""
+"""What a mitigation may do to training: the hooks of `Mitigation`, and the base of those that draw at random."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lightning_attn.ops.randomness import seeded
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
 
 if TYPE_CHECKING:  # the network owns the attention layer, which owns the mitigation
     from lightning_attn.networks.base import AttentionNetwork
+
 
 Phase = Literal["random", "learn"]
 
@@ -62,7 +67,7 @@ class Mitigation(nn.Module):
         """A scalar added to the loss, None for nothing."""
         return None
 
-    def trainable(self, network: AttentionNetwork, epoch: int) -> dict[nn.Module, float]:
+    def lr_scales(self, network: AttentionNetwork, epoch: int) -> dict[nn.Module, float]:
         """Which parts have a rate of their own in this epoch; called at the start of every training epoch.
 
         Args:
@@ -82,3 +87,39 @@ class Mitigation(nn.Module):
 
 class NoMitigation(Mitigation):
     """Plain training: the head sees the learned attention and every example counts the same."""
+
+
+class DrawingMitigation(Mitigation):
+    """A mitigation that draws at random while training: each draw has a number, and its own seed.
+
+    One seed a draw instead of a running generator: a resumed run then draws what an unbroken one would have.
+
+    Args:
+        seed: Seed of the draws; processes draw differently.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.seed = seed
+        self.draws = 0
+
+    @contextmanager
+    def drawing(self, device: torch.device) -> Iterator[None]:
+        """What is drawn inside is the next draw; the global random state stays as it was."""
+        self.draws += 1
+        with seeded(hash((self.seed, process_rank(), self.draws)) % 2**63, device):
+            yield
+
+    def get_extra_state(self) -> dict[str, int]:
+        """Number of draws, so that a resumed run goes on where the checkpoint was written."""
+        return {"draws": self.draws}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Restore :meth:`get_extra_state`."""
+        self.draws = state["draws"]
+
+
+def process_rank() -> int:
+    """Number of this process among those that train together, 0 for a single one."""
+    distributed = torch.distributed
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0

@@ -86,11 +86,11 @@ class Compose(Mitigation):
         present = [loss for loss in losses if loss is not None]
         return sum(present[1:], start=present[0]) if present else None
 
-    def trainable(self, network: AttentionNetwork, epoch: int) -> dict[nn.Module, float]:
+    def lr_scales(self, network: AttentionNetwork, epoch: int) -> dict[nn.Module, float]:
         """The lowest rate that any of them asks for."""
         rates: dict[nn.Module, float] = {}
         for mitigation in self.mitigations:
-            for module, rate in mitigation.trainable(network, epoch).items():
+            for module, rate in mitigation.lr_scales(network, epoch).items():
                 rates[module] = min(rate, rates.get(module, rate))
         return rates
 

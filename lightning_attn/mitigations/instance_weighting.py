@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torchmetrics import MaxMetric, MeanMetric, Metric
 
 from lightning_attn.mitigations.base import Mitigation
-from lightning_attn.mitigations.effective_sample_size import EffectiveSampleSize
 from lightning_attn.mitigations.mask_classifier import BagMaskClassifier, MaskClassifier, SetMaskClassifier
 from lightning_attn.mitigations.outcomes import Outcomes, sum_over_processes
-from lightning_attn.mitigations.reliability import CalibrationError, RawWeightMean
+from lightning_attn.mitigations.reliability import CalibrationError, EffectiveSampleSize, RawWeightMean
 from lightning_attn.ops.softmax import attendable
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lightning_attn.mitigations.draws import DrawingMitigation
+from lightning_attn.mitigations.base import DrawingMitigation
 from lightning_attn.types import Batch, DataSchema
 
 

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from lightning_attn.ops.softmax import attendable, masked_softmax
 from lightning_attn.types import Batch
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Draws inside depend on ``seed`` alone, and the global random state outside is left as it was."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 class RandomAttention(ABC):
@@ -162,7 +152,7 @@ class BernoulliSubset(RandomAttention):
         return drawn / drawn.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
-class Even(RandomAttention):
+class Uniform(RandomAttention):
     """The same weight on every attendable position: a constant, for arms that are to differ by randomness alone."""
 
     def sample(self, attention: Tensor, batch: Batch) -> Tensor:
@@ -183,7 +173,7 @@ class Shuffled(RandomAttention):
         allowed = attendable(batch)
         size = len(batch)
         if size == 1:
-            return Even().sample(attention, batch)
+            return Uniform().sample(attention, batch)
         shift = int(torch.randint(1, size, ()))
         # Move each row's weights to the front, then read the neighbour's row at the same relative place.
         order = (~allowed).to(torch.int8).argsort(dim=-1, stable=True)

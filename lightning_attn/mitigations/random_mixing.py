@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from lightning_attn.mitigations.draws import DrawingMitigation
+from lightning_attn.mitigations.base import DrawingMitigation
 from lightning_attn.mitigations.random_attention import RandomAttention
 from lightning_attn.ops.losses import classification_loss
 from lightning_attn.types import AttentionOutput, Batch
@@ -20,7 +20,7 @@ class RandomMixing(DrawingMitigation):
 
     The loss is ``CE(learned attention) + share / (1 - share) * CE(random attention)``; nothing is frozen. The head and
     the values learn to do with whatever weights come, so that there is less to gain from reading the label off them.
-    With ``distribution: Even`` the second term always shows the mean of the values: the control that tells
+    With ``distribution: Uniform`` the second term always shows the mean of the values: the control that tells
     independence of the text from randomness. Our own, not published.
 
     Args:
@@ -44,7 +44,7 @@ class RandomMixing(DrawingMitigation):
 
     def auxiliary_loss(self, output: AttentionOutput, batch: Batch, network: AttentionNetwork) -> Tensor:
         """Loss under random attention, with its weight beside the loss under the learned one; a scalar."""
-        distribution = self.distribution or network.attention.independent
+        distribution = self.distribution or network.attention.random_counterpart
         with self.drawing(output.learned.device):
             drawn = distribution.sample(output.learned.detach(), batch)
         loss = classification_loss(network.classify(output.values, drawn, batch), batch.target, network.schema)

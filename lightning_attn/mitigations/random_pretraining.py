@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor, nn
 
 from lightning_attn.errors import InputError
-from lightning_attn.mitigations.base import Phase
-from lightning_attn.mitigations.draws import DrawingMitigation
+from lightning_attn.mitigations.base import DrawingMitigation, Phase
 from lightning_attn.mitigations.random_attention import RandomAttention, SoftmaxNormal
 from lightning_attn.types import Batch
 
@@ -65,7 +64,7 @@ class RandomPretraining(DrawingMitigation):
         """``random`` in the first ``epochs`` epochs, then ``learn``."""
         return "random" if self.epoch < self.epochs else "learn"
 
-    def trainable(self, network: AttentionNetwork, epoch: int) -> dict[nn.Module, float]:
+    def lr_scales(self, network: AttentionNetwork, epoch: int) -> dict[nn.Module, float]:
         """Everything in the phase ``random``; in the phase ``learn`` the value path is frozen or slowed.
 
         Raises:
@@ -73,7 +72,7 @@ class RandomPretraining(DrawingMitigation):
         """
         self.epoch = epoch
         if not self._chosen:
-            self.distribution = network.attention.independent
+            self.distribution = network.attention.random_counterpart
         if self.then == "freeze":
             self._refuse_an_empty_scorer(network)
         if self.phase == "random":

@@ -2,11 +2,11 @@
 
 from lightning_attn.networks.bags import AdditiveBagNetwork, BagNetwork, InstanceNetwork, MaxBagNetwork
 from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.networks.classifiers import Classifier, LinearClassifier, MLPClassifier, PairClassifier
 from lightning_attn.networks.combinations import Combination, GeometricMean, MeanLogit, MeanProbability, MeanRank
 from lightning_attn.networks.content_free import ContentFreeNetwork
 from lightning_attn.networks.ensemble import AttentionEnsemble
 from lightning_attn.networks.frozen_attention import FrozenAttention
-from lightning_attn.networks.heads import Head, LinearHead, MLPHead, PairHead
 from lightning_attn.networks.masked_input import MaskedInputNetwork
 from lightning_attn.networks.multihead_bags import ClassBagNetwork, MultiHeadBagNetwork
 from lightning_attn.networks.paired import PairedNetwork
@@ -23,24 +23,24 @@ __all__ = [
     "AttentionNetwork",
     "BagNetwork",
     "ClassBagNetwork",
+    "Classifier",
     "Combination",
     "ContentFreeNetwork",
     "ConvTaSc",
     "FeatTaSc",
     "FrozenAttention",
     "GeometricMean",
-    "Head",
     "InstanceNetwork",
     "LinTaSc",
-    "LinearHead",
-    "MLPHead",
+    "LinearClassifier",
+    "MLPClassifier",
     "MaskedInputNetwork",
     "MaxBagNetwork",
     "MeanLogit",
     "MeanProbability",
     "MeanRank",
     "MultiHeadBagNetwork",
-    "PairHead",
+    "PairClassifier",
     "PairedNetwork",
     "PatchNetwork",
     "PooledNetwork",

@@ -6,12 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attn.attention.base import Attention
-from lightning_attn.attention.gated import GatedAttention
 from lightning_attn.attention.maximum import MaxAttention
-from lightning_attn.encoders.instances.base import InstanceEncoder
-from lightning_attn.encoders.instances.mlp import MLP
+from lightning_attn.attention.scorers import GatedAttention
+from lightning_attn.encoders.instances import MLP, InstanceEncoder
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.networks.heads import Head, LinearHead, MLPHead
+from lightning_attn.networks.classifiers import Classifier, LinearClassifier, MLPClassifier
 from lightning_attn.ops.bag_reduce import weighted_sum
 from lightning_attn.perturbation.bags import bag_removal
 from lightning_attn.perturbation.removal import Removal
@@ -29,13 +28,13 @@ class InstanceNetwork(AttentionNetwork):
 
     Args:
         encoder: Instances to keys and values; None means ``MLP()``.
-        head: Pooled value to logits; None means ``LinearHead()``.
+        head: Pooled value to logits; None means ``LinearClassifier()``.
     """
 
-    def __init__(self, encoder: InstanceEncoder | None = None, head: Head | None = None) -> None:
+    def __init__(self, encoder: InstanceEncoder | None = None, head: Classifier | None = None) -> None:
         super().__init__()
         self.encoder = encoder or MLP()
-        self.head = head or LinearHead()
+        self.head = head or LinearClassifier()
 
     def embed(self, batch: Batch) -> Tensor:
         """The features themselves, shape ``(B, L, ...)``: gradients and ablations act on them."""
@@ -78,7 +77,7 @@ class BagNetwork(InstanceNetwork):
     attention: Attention
 
     def __init__(
-        self, encoder: InstanceEncoder | None = None, attention: Attention | None = None, head: Head | None = None
+        self, encoder: InstanceEncoder | None = None, attention: Attention | None = None, head: Classifier | None = None
     ) -> None:
         super().__init__(encoder, head)
         self.attention = attention or GatedAttention()
@@ -108,7 +107,7 @@ class MaxBagNetwork(InstanceNetwork):
 
     attention: MaxAttention
 
-    def __init__(self, encoder: InstanceEncoder | None = None, head: Head | None = None) -> None:
+    def __init__(self, encoder: InstanceEncoder | None = None, head: Classifier | None = None) -> None:
         super().__init__(encoder, head)
         self.attention = MaxAttention()
 
@@ -135,14 +134,14 @@ class AdditiveBagNetwork(BagNetwork):
     Args:
         encoder: See :class:`BagNetwork`.
         attention: See :class:`BagNetwork`.
-        head: Weighted value of one instance to its share of the logits; None means ``MLPHead()``, because with a linear
-            head the sum would be that of a :class:`BagNetwork`, but for the bias.
+        head: Weighted value of one instance to its share of the logits; None means ``MLPClassifier()``, because with a
+            linear one the sum would be that of a :class:`BagNetwork`, but for the bias.
     """
 
     def __init__(
-        self, encoder: InstanceEncoder | None = None, attention: Attention | None = None, head: Head | None = None
+        self, encoder: InstanceEncoder | None = None, attention: Attention | None = None, head: Classifier | None = None
     ) -> None:
-        super().__init__(encoder, attention, head or MLPHead())
+        super().__init__(encoder, attention, head or MLPClassifier())
 
     def contributions(self, values: Tensor, attention: Tensor, batch: Batch) -> Tensor:
         """What each instance adds to the logits, shape ``(B, L, C)``, or ``(N, C)`` if the batch is packed.

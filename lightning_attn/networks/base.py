@@ -105,12 +105,12 @@ class AttentionNetwork(nn.Module, ABC):
         """
         return batch
 
-    def attended(self, batch: Batch) -> Batch:
+    def attendable(self, batch: Batch) -> Batch:
         """The batch as mitigations and probes of the mask are to see it: what may be attended is its ``inner`` part.
 
         ``special`` is True on every other valid position. Doing it twice does nothing more.
         """
-        return self.attention.attended(batch)
+        return self.attention.attendable(batch)
 
     @abstractmethod
     def classify(self, values: Tensor, attention: Tensor, batch: Batch) -> Tensor:

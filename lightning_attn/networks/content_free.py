@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lightning_attn.attention.base import Attention
 from lightning_attn.encoders.base import Encoder
 from lightning_attn.errors import InputError
-from lightning_attn.networks.heads import Head
+from lightning_attn.networks.classifiers import Classifier
 from lightning_attn.networks.pooled import PooledNetwork
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
 
@@ -32,7 +32,7 @@ class ContentFreeNetwork(PooledNetwork):
     content_free = True
 
     def __init__(
-        self, encoder: Encoder | None = None, attention: Attention | None = None, head: Head | None = None
+        self, encoder: Encoder | None = None, attention: Attention | None = None, head: Classifier | None = None
     ) -> None:
         super().__init__(encoder, attention, head)
         if self.attention.attend_special:
@@ -52,7 +52,7 @@ class ContentFreeNetwork(PooledNetwork):
         super().make_layers(schema)
         self.defaults = nn.Embedding(schema.default_tokens, self.encoder.size)
 
-    def attended(self, batch: Batch) -> Batch:
+    def attendable(self, batch: Batch) -> Batch:
         """The batch with everything but the default tokens special."""
         return batch.replace(special=batch.valid & (self._default_number(batch) < 0))
 
@@ -67,7 +67,7 @@ class ContentFreeNetwork(PooledNetwork):
         self, batch: Batch, *, embeddings: Tensor | None = None, attention: Tensor | None = None
     ) -> AttentionOutput:
         """See :meth:`AttentionNetwork.forward`."""
-        return super().forward(self.attended(batch), embeddings=embeddings, attention=attention)
+        return super().forward(self.attendable(batch), embeddings=embeddings, attention=attention)
 
     def value_path(self) -> list[nn.Module]:
         """The default tokens' values and the head; the encoder makes keys only."""

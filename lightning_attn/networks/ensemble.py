@@ -197,7 +197,7 @@ class CombinedAttention(AttentionLayer):
         self.combination = combination
         self.mitigation = _NoTraining()
 
-    def attended(self, batch: Batch) -> Batch:
+    def attendable(self, batch: Batch) -> Batch:
         """The batch itself: members may differ in which special tokens they attend to."""
         return batch
 
@@ -224,7 +224,7 @@ class _MembersRemoval(Removal):
 class _NoTraining(Mitigation):
     """Refuses to be trained with, where a training would call its mitigation first."""
 
-    def trainable(self, network: AttentionNetwork, epoch: int) -> dict[nn.Module, float]:
+    def lr_scales(self, network: AttentionNetwork, epoch: int) -> dict[nn.Module, float]:
         raise InputError(_TRAINED)
 
     def perturb(self, batch: Batch) -> Batch:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lightning_attn.attention.uniform import KeylessAttention
+from lightning_attn.attention.scorers import KeylessAttention
 from lightning_attn.errors import InputError
 from lightning_attn.types import Batch
 
@@ -22,7 +22,7 @@ class FrozenAttention(KeylessAttention):
     """Weights that another, trained network gives to the same batch; they are not trained any further.
 
     Encoder and head learn under them: do the learned weights help a network that did not learn them? Most telling with
-    the encoder :class:`Average`, which knows nothing else of the context. The other network reads the batch whenever
+    the encoder :class:`TokenMLP`, which knows nothing else of the context. The other network reads the batch whenever
     this one does, perturbed texts too. It may be of any architecture, but must have been trained on the same data:
     token ids mean what they mean by its vocabulary. It is no part of this network and has none of its parameters, but
     every checkpoint of this network holds it, so that a loaded network needs no second file.
@@ -84,9 +84,9 @@ class FrozenAttention(KeylessAttention):
             weights = network(batch.replace(query_vector=None)).attention.to(keys.dtype)
         return torch.where(weights > 0, weights.log(), torch.finfo(keys.dtype).min)
 
-    def attended(self, batch: Batch) -> Batch:
+    def attendable(self, batch: Batch) -> Batch:
         """What the other network attends to."""
-        return self.trained.network.attended(batch)
+        return self.trained.network.attendable(batch)
 
     def _check(self, batch: Batch, vocabulary_size: int | None) -> None:
         inputs = batch.inputs

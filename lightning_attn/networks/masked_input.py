@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lightning_attn.attention.additive import AdditiveAttention
 from lightning_attn.attention.base import Attention
+from lightning_attn.attention.scorers import AdditiveAttention
 from lightning_attn.encoders.base import Encoder
 from lightning_attn.encoders.bilstm import BiLSTM
 from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.networks.heads import Head, LinearHead
+from lightning_attn.networks.classifiers import Classifier, LinearClassifier
 from lightning_attn.types import Batch, DataSchema
 
 
@@ -28,7 +28,7 @@ class MaskedInputNetwork(AttentionNetwork):
         encoder: Makes keys, and owns the embedding; its values are not used. None means ``BiLSTM()``.
         reader: Reads masked embeddings of the encoder's ``embedding_size``; None means ``BiLSTM()``.
         attention: Keys to weights; None means ``AdditiveAttention()``.
-        head: Pooled states to logits; None means ``LinearHead()``.
+        head: Pooled states to logits; None means ``LinearClassifier()``.
 
     Raises:
         InputError: Encoder and reader have embeddings of different sizes.
@@ -41,7 +41,7 @@ class MaskedInputNetwork(AttentionNetwork):
         encoder: Encoder | None = None,
         reader: Encoder | None = None,
         attention: Attention | None = None,
-        head: Head | None = None,
+        head: Classifier | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder or BiLSTM()
@@ -52,7 +52,7 @@ class MaskedInputNetwork(AttentionNetwork):
                 f"embedding_size of {self.reader.embedding_size}; give both the same."
             )
         self.attention = attention or AdditiveAttention()
-        self.head = head or LinearHead()
+        self.head = head or LinearClassifier()
 
     def make_layers(self, schema: DataSchema) -> None:
         """Create embedding, scorer and head; the reader has no embedding of its own."""

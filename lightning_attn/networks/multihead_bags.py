@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attn.attention.multihead import MultiHeadAttention, MultiHeadGatedAttention
-from lightning_attn.encoders.instances.base import InstanceEncoder
+from lightning_attn.encoders.instances import InstanceEncoder
 from lightning_attn.networks.bags import InstanceNetwork
-from lightning_attn.networks.heads import Head
+from lightning_attn.networks.classifiers import Classifier
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
 
 
@@ -30,7 +30,7 @@ class MultiHeadBagNetwork(InstanceNetwork):
     Args:
         encoder: See :class:`InstanceNetwork`.
         attention: Keys to weights of each attention head; None means ``MultiHeadGatedAttention()``.
-        head: Pooled values of all attention heads, ``M * H`` numbers, to logits; None means ``LinearHead()``.
+        head: Pooled values of all attention heads, ``M * H`` numbers, to logits; None means ``LinearClassifier()``.
         heads: M.
 
     Raises:
@@ -43,7 +43,7 @@ class MultiHeadBagNetwork(InstanceNetwork):
         self,
         encoder: InstanceEncoder | None = None,
         attention: MultiHeadAttention | None = None,
-        head: Head | None = None,
+        head: Classifier | None = None,
         heads: int = 4,
     ) -> None:
         if heads < 1:
@@ -91,10 +91,10 @@ class ClassBagNetwork(MultiHeadBagNetwork):
         attention: Keys to weights of each class; None means ``MultiHeadGatedAttention()``.
     """
 
-    head: _ClassHead
+    head: _BlockClassifier
 
     def __init__(self, encoder: InstanceEncoder | None = None, attention: MultiHeadAttention | None = None) -> None:
-        super().__init__(encoder, attention, _ClassHead())
+        super().__init__(encoder, attention, _BlockClassifier())
 
     def make_layers(self, schema: DataSchema) -> None:
         """Create encoder, scorers and head for this data."""
@@ -102,7 +102,7 @@ class ClassBagNetwork(MultiHeadBagNetwork):
         super().make_layers(schema)
 
 
-class _ClassHead(Head):
+class _BlockClassifier(Classifier):
     """Block c of the pooled values to the logit of class c."""
 
     def make_layers(self, value_size: int, num_classes: int) -> None:

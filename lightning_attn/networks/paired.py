@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attn.attention.query import AdditiveQueryAttention, QueryAttention
+from lightning_attn.attention.scorers import KeylessAttention
 from lightning_attn.encoders.base import Encoder
 from lightning_attn.encoders.bilstm import BiLSTM
 from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.networks.heads import PairHead
+from lightning_attn.networks.classifiers import PairClassifier
 from lightning_attn.perturbation.pooled import pooled_removal
 from lightning_attn.perturbation.removal import Removal
 from lightning_attn.perturbation.sweep import Perturbation
@@ -31,20 +32,20 @@ class PairedNetwork(AttentionNetwork):
         encoder: The text's tokens to keys and values; None means ``BiLSTM()``.
         query_encoder: The query's tokens to one vector, see :meth:`Encoder.summarise`; None means ``BiLSTM()``.
         attention: Keys and query to weights; None means ``AdditiveQueryAttention()``.
-        head: Pooled value and query to logits; None means ``PairHead()``.
+        head: Pooled value and query to logits; None means ``PairClassifier()``.
 
     Raises:
         ValueError: ``query_encoder`` has local values, which a query has no use for.
     """
 
-    attention: QueryAttention
+    attention: QueryAttention | KeylessAttention
 
     def __init__(
         self,
         encoder: Encoder | None = None,
         query_encoder: Encoder | None = None,
-        attention: QueryAttention | None = None,
-        head: PairHead | None = None,
+        attention: QueryAttention | KeylessAttention | None = None,
+        head: PairClassifier | None = None,
     ) -> None:
         super().__init__()
         if query_encoder is not None and query_encoder.local is not None:
@@ -52,7 +53,7 @@ class PairedNetwork(AttentionNetwork):
         self.encoder = encoder or BiLSTM()
         self.query_encoder = query_encoder or BiLSTM()
         self.attention = attention or AdditiveQueryAttention()
-        self.head = head or PairHead()
+        self.head = head or PairClassifier()
 
     def make_layers(self, schema: DataSchema) -> None:
         """Create embeddings, scorer and head for this data.

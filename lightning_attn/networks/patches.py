@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lightning_attn.attention.additive import AdditiveAttention
 from lightning_attn.attention.base import Attention
+from lightning_attn.attention.scorers import AdditiveAttention
 from lightning_attn.encoders.patches import PatchEncoder
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.networks.heads import Head, LinearHead
+from lightning_attn.networks.classifiers import Classifier, LinearClassifier
 from lightning_attn.ops.bag_reduce import weighted_sum
 from lightning_attn.types import Batch, DataSchema
 
@@ -22,18 +22,18 @@ class PatchNetwork(AttentionNetwork):
     Args:
         encoder: Patches to keys and values; None means ``PatchEncoder()``.
         attention: Keys to weights; None means ``AdditiveAttention()``.
-        head: Pooled value to logits; None means ``LinearHead()``.
+        head: Pooled value to logits; None means ``LinearClassifier()``.
     """
 
     attention: Attention
 
     def __init__(
-        self, encoder: PatchEncoder | None = None, attention: Attention | None = None, head: Head | None = None
+        self, encoder: PatchEncoder | None = None, attention: Attention | None = None, head: Classifier | None = None
     ) -> None:
         super().__init__()
         self.encoder = encoder or PatchEncoder()
         self.attention = attention or AdditiveAttention()
-        self.head = head or LinearHead()
+        self.head = head or LinearClassifier()
 
     def make_layers(self, schema: DataSchema) -> None:
         """Create encoder, scorer and head for this data.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lightning_attn.attention.additive import AdditiveAttention
 from lightning_attn.attention.base import Attention
+from lightning_attn.attention.scorers import AdditiveAttention
 from lightning_attn.encoders.base import Encoder
 from lightning_attn.encoders.bilstm import BiLSTM
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.networks.heads import Head, LinearHead
+from lightning_attn.networks.classifiers import Classifier, LinearClassifier
 from lightning_attn.networks.scaling import ValueScaling
 from lightning_attn.perturbation.pooled import pooled_removal
 from lightning_attn.perturbation.removal import Removal
@@ -24,7 +24,7 @@ class PooledNetwork(AttentionNetwork):
     Args:
         encoder: Tokens to keys and values; None means ``BiLSTM()``.
         attention: Keys to weights; None means ``AdditiveAttention()``.
-        head: Pooled value to logits; None means ``LinearHead()``.
+        head: Pooled value to logits; None means ``LinearClassifier()``.
         scaling: Scales of the values, such as ``LinTaSc``; None leaves them as they are.
     """
 
@@ -34,13 +34,13 @@ class PooledNetwork(AttentionNetwork):
         self,
         encoder: Encoder | None = None,
         attention: Attention | None = None,
-        head: Head | None = None,
+        head: Classifier | None = None,
         scaling: ValueScaling | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder or BiLSTM()
         self.attention = attention or AdditiveAttention()
-        self.head = head or LinearHead()
+        self.head = head or LinearClassifier()
         self.scaling = scaling
 
     def make_layers(self, schema: DataSchema) -> None:

@@ -1,6 +1,9 @@
-"""Random numbers that belong to an example: the same in any batch, order, padding, process and on any device."""
+"""Random numbers that belong to an example, the same in any batch and on any device; draws under a given seed."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -49,3 +52,11 @@ def uniform(index: Tensor, length: int, seed: int = 0) -> Tensor:
 def normal(index: Tensor, length: int, seed: int = 0) -> Tensor:
     """Standard normal numbers, shape ``(B, L)``, float32; arguments as in :func:`uniform`."""
     return torch.special.ndtri(uniform(index, length, seed))  # type: ignore[no-any-return]
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Draws inside depend on ``seed`` alone, and the global random state outside is left as it was."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -1,4 +1,4 @@
-"""The perturbation sweep: variants of the same examples, each distinct one run once, on fast paths where there are any."""
+"""The perturbation sweep: variants of the same examples, each distinct one run once, by a fast path if there is one."""
 
 from lightning_attn.perturbation.budget import Budget, FlooredFractions, Fractions, Steps, WholeSteps
 from lightning_attn.perturbation.removal import Removal, Reread

@@ -7,12 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lightning_attn.attention.additive import AdditiveAttention
 from lightning_attn.attention.base import Attention, AttentionLayer
-from lightning_attn.attention.dot import DotAttention
-from lightning_attn.attention.gated import GatedAttention
-from lightning_attn.attention.uniform import KeylessAttention
-from lightning_attn.encoders.instances.base import InstanceEncoder
+from lightning_attn.attention.scorers import AdditiveAttention, DotAttention, GatedAttention, KeylessAttention
+from lightning_attn.encoders.instances import InstanceEncoder
 from lightning_attn.ops.softmax import masked_softmax
 from lightning_attn.perturbation.removal import Removal, follows, hooked
 from lightning_attn.perturbation.sweep import Delete, Overwrite, Perturbation

@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from lightning_attn.attention.additive import AdditiveAttention
 from lightning_attn.attention.base import Attention, AttentionLayer
-from lightning_attn.attention.dot import DotAttention
-from lightning_attn.attention.gated import GatedAttention
 from lightning_attn.attention.query import AdditiveQueryAttention, DotQueryAttention, QueryAttention
-from lightning_attn.attention.uniform import KeylessAttention
+from lightning_attn.attention.scorers import AdditiveAttention, DotAttention, GatedAttention, KeylessAttention
 from lightning_attn.encoders.base import Encoder
 from lightning_attn.ops.softmax import attendable, masked_softmax
 from lightning_attn.perturbation.removal import Removal, follows, hooked

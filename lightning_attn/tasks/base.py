@@ -221,7 +221,7 @@ class AttentionModule(LightningModule, ABC):
 
     def _apply_rates(self) -> None:
         self._release()
-        self._rates = self.mitigation.trainable(self.network, self.current_epoch)
+        self._rates = self.mitigation.lr_scales(self.network, self.current_epoch)
         for module, rate in self._rates.items():
             if rate == 0:
                 module.eval().requires_grad_(False)

@@ -88,7 +88,7 @@ class BlackBoxExplainer(AttentionClassifier):
             check_black_box(self.black_box, trained, self.network.schema, self.data_state)
             self._trained = trained
 
-    def goal(self, batch: Batch) -> Tensor:
+    def soft_target(self, batch: Batch) -> Tensor:
         """Class probabilities of the black box, shape ``(B, C)``."""
         network = self.explained.to(batch.device)
         with torch.no_grad():
@@ -102,6 +102,6 @@ class BlackBoxExplainer(AttentionClassifier):
         for metrics in (self.val_metrics, self.test_metrics):
             metrics.add_metrics({"fidelity": Accuracy("multiclass", num_classes=schema.num_classes, average="micro")})
 
-    def _update_metrics(self, metrics: MetricCollection, logits: Tensor, target: Tensor, goal: Tensor) -> None:
-        super()._update_metrics(metrics, logits, target, goal)
-        metrics["fidelity"].update(logits, goal.argmax(dim=-1))
+    def _update_metrics(self, metrics: MetricCollection, logits: Tensor, target: Tensor, soft_target: Tensor) -> None:
+        super()._update_metrics(metrics, logits, target, soft_target)
+        metrics["fidelity"].update(logits, soft_target.argmax(dim=-1))

@@ -46,16 +46,16 @@ class AttentionClassifier(AttentionModule):
         output: AttentionOutput = self.network(batch)
         return output
 
-    def goal(self, batch: Batch) -> Tensor:
+    def soft_target(self, batch: Batch) -> Tensor:
         """What the network is to predict: the labels, shape ``(B,)`` or ``(B, C)``. See :meth:`loss`."""
         return batch.target
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mitigated loss of a batch."""
         mitigation = self.mitigation
-        batch = mitigation.perturb(batch.replace(target=self.goal(batch)))
+        batch = mitigation.perturb(batch.replace(target=self.soft_target(batch)))
         output = self(batch)
-        seen = self.network.attended(batch)
+        seen = self.network.attendable(batch)
         weights = mitigation.weigh(output.learned, seen)
         loss = self.loss(output.logits, batch.target, weights)
         self.train_loss.update(loss.detach(), len(batch))
@@ -73,7 +73,7 @@ class AttentionClassifier(AttentionModule):
 
         Args:
             logits: Shape ``(B, C)``.
-            target: See :meth:`goal`.
+            target: See :meth:`soft_target`.
             weights: What :meth:`Mitigation.weigh` gives; None weighs all alike.
         """
         return classification_loss(logits, target, self.network.schema, weights)
@@ -89,12 +89,12 @@ class AttentionClassifier(AttentionModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the metrics; a process that has run out of examples gets empty batches."""
         if len(batch):
-            self._update_metrics(self.val_metrics, self(batch).logits, batch.target, self.goal(batch))
+            self._update_metrics(self.val_metrics, self(batch).logits, batch.target, self.soft_target(batch))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the metrics; a process that has run out of examples gets empty batches."""
         if len(batch):
-            self._update_metrics(self.test_metrics, self(batch).logits, batch.target, self.goal(batch))
+            self._update_metrics(self.test_metrics, self(batch).logits, batch.target, self.soft_target(batch))
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val/*``."""
@@ -117,9 +117,9 @@ class AttentionClassifier(AttentionModule):
             "valid": batch.valid,
         }
 
-    def _update_metrics(self, metrics: MetricCollection, logits: Tensor, target: Tensor, goal: Tensor) -> None:
+    def _update_metrics(self, metrics: MetricCollection, logits: Tensor, target: Tensor, soft_target: Tensor) -> None:
         probabilities = self.network.schema.probabilities(logits)
-        metrics["loss"].update(self.loss(logits, goal), len(goal))
+        metrics["loss"].update(self.loss(logits, soft_target), len(soft_target))
         for name in ("accuracy", "f1", "auroc"):
             metrics[name].update(probabilities, target.long())
 

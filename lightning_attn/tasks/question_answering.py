@@ -17,7 +17,7 @@ from lightning_attn.tasks.base import AttentionModule
 from lightning_attn.types import Batch, DataSchema
 
 #: What a mitigation may do besides changing what is read, and has no meaning where no weights pool the text.
-_OF_WEIGHTS = ("observe", "weigh", "auxiliary_loss", "trainable")
+_OF_WEIGHTS = ("observe", "weigh", "auxiliary_loss", "lr_scales")
 
 
 class QuestionAnswerer(AttentionModule):

@@ -157,11 +157,11 @@ def test_temperature_and_special_tokens_are_the_scorers() -> None:
 def test_random_pretraining_draws_selections(attention) -> None:
     mitigation = RandomPretraining(epochs=1)
     built, batch = network(attention, mitigation).train(), toy_batch((10, 12))
-    mitigation.trainable(built, 0)
+    mitigation.lr_scales(built, 0)
     assert isinstance(mitigation.distribution, (UniformSubset, UniformShare))
     seen = built(batch).attention
     assert torch.equal((seen > 0).sum(dim=1), attention.counts(batch.inner).squeeze(1))
-    frozen = mitigation.trainable(built, 1)
+    frozen = mitigation.lr_scales(built, 1)
     built(batch).logits.sum().backward()
     assert built.head in frozen
     assert built.attention.scorer.direction.weight.grad is not None
@@ -169,7 +169,7 @@ def test_random_pretraining_draws_selections(attention) -> None:
 
 def test_a_distribution_of_ones_own_stays() -> None:
     mitigation = RandomPretraining(epochs=1, distribution=UniformSubset(5))
-    mitigation.trainable(network(mitigation=mitigation), 0)
+    mitigation.lr_scales(network(mitigation=mitigation), 0)
     assert mitigation.distribution.k == 5
 
 
@@ -177,7 +177,7 @@ def test_mixing_and_weighting_work_on_selections() -> None:
     weighting = InstanceWeighting(warmup_steps=0)
     built, batch = network(mitigation=Compose([RandomMixing(), weighting])).train(), toy_batch((10, 12, 6, 8))
     output = built(batch)
-    weights = built.mitigation.weigh(output.learned, built.attended(batch))
+    weights = built.mitigation.weigh(output.learned, built.attendable(batch))
     assert weights.isfinite().all()
     (output.logits.sum() + built.mitigation.auxiliary_loss(output, batch, built)).backward()
     assert all(parameter.grad is not None for parameter in weighting.classifiers.parameters())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_attn.attention import UniformAttention
-from lightning_attn.encoders import CNN, Average, BiLSTM, Encoder
+from lightning_attn.encoders import CNN, BiLSTM, Encoder, TokenMLP
 from lightning_attn.errors import InputError
 from lightning_attn.mitigations import RandomPretraining
 from lightning_attn.networks import AttentionNetwork, PairedNetwork, PooledNetwork
@@ -24,7 +24,7 @@ from tests.networks.test_paired import pairs
 from tests.runs import tiny_data, trainer
 from tests.toys import alone, toy_batch
 
-ENCODERS = {"bilstm": lambda: BiLSTM(8, 5), "cnn": lambda: CNN(8, 3), "average": lambda: Average(8, 7, values="local")}
+ENCODERS = {"bilstm": lambda: BiLSTM(8, 5), "cnn": lambda: CNN(8, 3), "average": lambda: TokenMLP(8, 7, values="local")}
 
 
 def single(encoder: Encoder, attention: UniformAttention | None = None) -> PooledNetwork:
@@ -36,7 +36,7 @@ def single(encoder: Encoder, attention: UniformAttention | None = None) -> Poole
 def under_a_query(encoder: Encoder) -> PairedNetwork:
     torch.manual_seed(0)
     schema = DataSchema(num_classes=3, vocabulary_size=30, query_vocabulary_size=30)
-    return PairedNetwork(encoder, Average(8, 4), UniformAttention()).build(schema).eval()
+    return PairedNetwork(encoder, TokenMLP(8, 4), UniformAttention()).build(schema).eval()
 
 
 @pytest.fixture(params=ENCODERS)
@@ -59,7 +59,7 @@ def test_every_position_counts_the_same(make, encoder: str) -> None:
 
 
 def test_the_pooled_value_is_the_mean(batch: Batch) -> None:
-    network = single(Average(8, 7))
+    network = single(TokenMLP(8, 7))
     output = network(batch)
     for row in range(len(batch)):
         values = network(alone(batch, row)).values[0]
@@ -68,14 +68,14 @@ def test_the_pooled_value_is_the_mean(batch: Batch) -> None:
 
 def test_special_tokens_count_if_asked() -> None:
     batch = toy_batch(lengths=[5], special=True)
-    without, with_them = (single(Average(8, 7), UniformAttention(flag))(batch).attention for flag in (False, True))
+    without, with_them = (single(TokenMLP(8, 7), UniformAttention(flag))(batch).attention for flag in (False, True))
     torch.testing.assert_close(without, torch.tensor([[0, 1, 1, 1, 0]]) / 3)
     torch.testing.assert_close(with_them, torch.full((1, 5), 0.2))
 
 
 @pytest.mark.parametrize("make", [single, under_a_query])
 def test_it_has_no_parameters(make) -> None:
-    assert not list(make(Average(8, 7)).attention.parameters())
+    assert not list(make(TokenMLP(8, 7)).attention.parameters())
 
 
 @pytest.mark.parametrize("make", [single, under_a_query])
@@ -92,7 +92,7 @@ def test_the_shortcut_of_the_sweep_is_exact(make, encoder: str) -> None:
 
 def test_a_network_trains_under_it(tmp_path) -> None:
     data = tiny_data()
-    module = AttentionClassifier(PooledNetwork(Average(8, 6, values="local"), UniformAttention()))
+    module = AttentionClassifier(PooledNetwork(TokenMLP(8, 6, values="local"), UniformAttention()))
     run = trainer(tmp_path, max_epochs=2)
     run.fit(module, data)
     assert run.callback_metrics["train/loss"] > 0
@@ -100,7 +100,7 @@ def test_a_network_trains_under_it(tmp_path) -> None:
 
 def test_random_pretraining_says_that_nothing_would_be_learned(tmp_path) -> None:
     data = tiny_data()
-    network = PooledNetwork(Average(8, 6), UniformAttention())
+    network = PooledNetwork(TokenMLP(8, 6), UniformAttention())
     module = AttentionClassifier(network, RandomPretraining(epochs=1))
     with pytest.raises(InputError, match="UniformAttention has no parameters"):
         trainer(tmp_path, max_epochs=2).fit(module, data)

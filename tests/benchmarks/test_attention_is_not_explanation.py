@@ -6,11 +6,11 @@ import torch
 from pytorch_lightning import Trainer
 
 from benchmarks.attention_is_not_explanation import cells, diagnoses, neighbour, quick, summary
-from benchmarks.attention_models import SEEDS, BestAfterFirst, Places, PublishedTraining, SigmoidHead
+from benchmarks.attention_models import SEEDS, BestAfterFirst, Places, PublishedTraining, SigmoidClassifier
 from benchmarks.attention_page import ARMS, MODELS, PUBLISHED, Measurements, page, verdicts
 from benchmarks.cells import key
 from lightning_attn.data import SyntheticReviewsDataModule
-from lightning_attn.encoders import Average
+from lightning_attn.encoders import TokenMLP
 from lightning_attn.networks import PooledNetwork
 
 PLACES = Places(Path("data"), Path("vectors.vec"), Path("kept"))
@@ -103,7 +103,7 @@ def test_a_summary_leaves_out_and_counts_what_is_undefined() -> None:
 
 def test_the_softmax_of_the_sigmoid_head_is_a_sigmoid() -> None:
     torch.manual_seed(0)
-    head = SigmoidHead()
+    head = SigmoidClassifier()
     head.make_layers(5, 2)
     pooled = torch.randn(4, 5)
     logits = head(pooled)
@@ -129,7 +129,7 @@ class Scores(BestAfterFirst):
 
 
 def test_published_training_keeps_no_first_epoch_and_decays_all_but_the_attention(tmp_path: Path) -> None:
-    network = PooledNetwork(Average(8, 8), head=SigmoidHead())
+    network = PooledNetwork(TokenMLP(8, 8), head=SigmoidClassifier())
     module = PublishedTraining(network)
     best = Scores()  # the largest loss: that of the first epoch, were it not left out
     trainer = Trainer(

@@ -12,7 +12,7 @@ from lightning_attn.attention import GatedAttention
 from lightning_attn.callbacks import BestAndLastCheckpoint
 from lightning_attn.data.bags import BagDataModule, Conjunction, Digits, FourBags, GaussianClusters, NormalSize
 from lightning_attn.encoders import MLP
-from lightning_attn.networks import BagNetwork, LinearHead, MLPHead
+from lightning_attn.networks import BagNetwork, LinearClassifier, MLPClassifier
 from lightning_attn.tasks import AttentionClassifier
 from tests.runs import trainer
 
@@ -28,7 +28,9 @@ def bags(kind: str) -> BagDataModule:
 
 
 def network(head: str) -> BagNetwork:
-    return BagNetwork(MLP((6,)), GatedAttention(4), {"linear": LinearHead, "mlp": lambda: MLPHead(5)}[head]())
+    return BagNetwork(
+        MLP((6,)), GatedAttention(4), {"linear": LinearClassifier, "mlp": lambda: MLPClassifier(5)}[head]()
+    )
 
 
 @pytest.mark.parametrize(("kind", "head"), [("digits", "linear"), ("gaussian", "mlp")])

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import kendalltau
 
 from lightning_attn.attribution.gradients import embedding_gradient
-from lightning_attn.encoders import Average
+from lightning_attn.encoders import TokenMLP
 from lightning_attn.errors import InputError
 from lightning_attn.experiments import agreement
 from lightning_attn.experiments.agreement import top_overlap
@@ -76,7 +76,7 @@ def test_ties_rank_by_position():
 
 
 def test_constant_attention_has_no_tau_and_is_no_mistake():
-    network = toy_network(encoder=Average(6, 5))
+    network = toy_network(encoder=TokenMLP(6, 5))
     with torch.no_grad():
         for parameter in network.attention.parameters():
             parameter.zero_()
@@ -89,7 +89,7 @@ def test_constant_attention_has_no_tau_and_is_no_mistake():
 
 def test_without_attention_is_the_gradient_that_the_weight_is_no_factor_of():
     """With local values: abs of dp/dc (dv_i/de_i e_i), as a derivative along e."""
-    network, batch = toy_network(encoder=Average(6, 5)), toy_batch(LENGTHS)
+    network, batch = toy_network(encoder=TokenMLP(6, 5)), toy_batch(LENGTHS)
     found = agreement(network, batch)
     with torch.no_grad():
         output = network(batch)
@@ -108,7 +108,7 @@ def test_without_attention_is_the_gradient_that_the_weight_is_no_factor_of():
 
 
 def test_a_weight_that_underflows_is_left_out_of_the_control():
-    network, batch = toy_network(encoder=Average(6, 5)), toy_batch((6,))
+    network, batch = toy_network(encoder=TokenMLP(6, 5)), toy_batch((6,))
     batch.inputs[0] = torch.arange(2, 8)
     network.attention.temperature = 0.0008
     weights = network(batch).attention[0]
@@ -118,7 +118,7 @@ def test_a_weight_that_underflows_is_left_out_of_the_control():
     assert found.gradient_without_attention.isfinite().all()
 
 
-@pytest.mark.parametrize("encoder", [None, Average(6, 5)])
+@pytest.mark.parametrize("encoder", [None, TokenMLP(6, 5)])
 def test_an_example_gives_the_same_alone_padded_and_in_parts(encoder):
     network, batch = toy_network(encoder=encoder), toy_batch(LENGTHS, special=True, pad_to=16)
     batch.inputs[2, 7:12] = batch.inputs[2, 1:6]  # repeated words: ties of a network without context

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_attn.encoders import Average
+from lightning_attn.encoders import TokenMLP
 from lightning_attn.errors import InputError
 from lightning_attn.experiments import AttentionSource, Other, Random, Uniform, counterfactual
 from lightning_attn.mitigations.random_attention import Dirichlet, Shuffled, SoftmaxNormal, UniformSubset
@@ -102,7 +102,7 @@ def test_random_weights_belong_to_the_example():
 
 def test_random_weights_follow_their_distribution():
     batch = toy_batch((3,) * 1000)
-    network = toy_network(encoder=Average(6, 5))
+    network = toy_network(encoder=TokenMLP(6, 5))
     with torch.no_grad():
         output = network(batch)
     drawn = Random(0, SoftmaxNormal(1.0, 1.0)).weights(network, output, batch)
@@ -125,7 +125,7 @@ def test_another_network_answers_with_its_own_weights_and_query():
 
 
 def test_a_network_of_other_data_is_the_users_mistake():
-    other = PooledNetwork(Average(6, 5)).build(DataSchema(num_classes=2, vocabulary_size=VOCABULARY + 1))
+    other = PooledNetwork(TokenMLP(6, 5)).build(DataSchema(num_classes=2, vocabulary_size=VOCABULARY + 1))
     with pytest.raises(InputError, match=r"trained with vocabulary_size 31, this one with 30; both must be trained"):
         counterfactual(toy_network(), toy_batch(), Other(other))
 

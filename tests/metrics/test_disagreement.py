@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from lightning_attn.encoders import Average
+from lightning_attn.encoders import TokenMLP
 from lightning_attn.errors import InputError
 from lightning_attn.metrics import MemberJSD, MemberRankCorrelation, MemberTopOverlap, RiskCoverageGain, disagreement
 from lightning_attn.networks import AttentionEnsemble
@@ -62,7 +62,7 @@ def test_bags_and_data_without_evidence() -> None:
 def test_equal_words_are_tied_whatever_rounding_says(network: AttentionEnsemble) -> None:
     batch = toy_batch((9,))
     same = batch.replace(inputs=torch.full_like(batch.inputs, 5))
-    alike = AttentionEnsemble([toy_network(seed=seed, encoder=Average(6, 5)) for seed in range(2)])
+    alike = AttentionEnsemble([toy_network(seed=seed, encoder=TokenMLP(6, 5)) for seed in range(2)])
     assert disagreement(alike, same).rank_correlation.isnan().all()  # a network without context ranks nothing then
     apart = AttentionEnsemble([toy_network(seed=seed) for seed in range(2)])
     assert not disagreement(apart, same).rank_correlation.isnan().any()

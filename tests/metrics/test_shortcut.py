@@ -15,7 +15,7 @@ from lightning_attn.metrics.functional.bits import bits_gained, bootstrap_interv
 from lightning_attn.metrics.functional.evaluators import Evaluator, MaskJudge, Training
 from lightning_attn.metrics.functional.leakage import attention_features
 from lightning_attn.metrics.shortcut import Probes, distinct_rows, figures, probe_rows, selected
-from lightning_attn.mitigations import Even, UniformSubset
+from lightning_attn.mitigations import Uniform, UniformSubset
 from lightning_attn.types import DataSchema
 from tests.metrics.shortcut_worlds import SCHEMA, WORLDS, split
 from tests.networks.test_content_free import built, with_defaults
@@ -167,13 +167,13 @@ def test_what_cannot_be_judged_is_said() -> None:
     quick = Training(epochs=1, more_epochs=1)
     one_class = [batch.replace(target=torch.zeros_like(batch.target)) for batch in batches]
     with pytest.raises(InputError, match="of one class"):
-        MaskJudge(SCHEMA, one_class, Even(), quick)
+        MaskJudge(SCHEMA, one_class, Uniform(), quick)
     with pytest.raises(InputError, match="there are none"):
-        MaskJudge(SCHEMA, [], Even(), quick)
+        MaskJudge(SCHEMA, [], Uniform(), quick)
     with pytest.raises(InputError, match="several"):
         Evaluator(DataSchema(num_classes=2, vocabulary_size=9, multi_label=True))
     with pytest.raises(InputError, match="NaN"):
-        MaskJudge(SCHEMA, batches, Even(), quick).learn([mask * math.nan for mask in masks])
+        MaskJudge(SCHEMA, batches, Uniform(), quick).learn([mask * math.nan for mask in masks])
 
 
 def test_rows_do_not_depend_on_the_batch() -> None:

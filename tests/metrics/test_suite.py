@@ -8,7 +8,7 @@ import torch
 from scipy.stats import kendalltau
 
 from lightning_attn.attribution.gradients import embedding_gradient
-from lightning_attn.encoders import CNN, Average
+from lightning_attn.encoders import CNN, TokenMLP
 from lightning_attn.errors import InputError
 from lightning_attn.metrics import DEFAULT_MEASURES, MEASURES, Settings, measure
 from lightning_attn.perturbation.sweep import Replace
@@ -91,7 +91,7 @@ def test_flips_equal_a_loop_over_texts():
     assert flipped >= 2
 
 
-@pytest.mark.parametrize("encoder", [None, Average(6, 5), CNN(6, 3, (1, 3))])
+@pytest.mark.parametrize("encoder", [None, TokenMLP(6, 5), CNN(6, 3, (1, 3))])
 def test_an_example_measures_the_same_alone_and_in_a_batch(encoder):
     batch = toy_batch(lengths=(7, 1, 12, 4, 3), special=True, evidence=True, pad_to=16)
     network = toy_network(encoder=encoder)
@@ -106,7 +106,7 @@ def test_an_example_measures_the_same_alone_and_in_a_batch(encoder):
 
 
 def test_repeated_words_of_a_network_without_context_are_ties_in_any_batch():
-    network = toy_network(encoder=Average(6, 5))
+    network = toy_network(encoder=TokenMLP(6, 5))
     batch = toy_batch(lengths=(12, 12, 12))
     batch.inputs[:, 6:] = batch.inputs[:, :6]
     settings = Settings(permutations=5)

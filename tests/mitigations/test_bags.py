@@ -63,11 +63,11 @@ def test_both_mitigations_act_on_packed_bags(kind: str, multi_label: bool) -> No
     network.mitigation = mitigation = Compose([RandomPretraining(epochs=1), InstanceWeighting(warmup_steps=0)])
     batch = toy_bags((5, 3, 8, 2, 6, 4), multi_label=multi_label).pack()
     network.train()
-    mitigation.trainable(network, 0)
+    mitigation.lr_scales(network, 0)
     random = network(batch)
     assert not torch.allclose(random.attention, random.learned)
     assert mitigation.weigh(random.learned, batch) is None, "unweighted while the head sees random attention"
-    frozen = mitigation.trainable(network, 1)
+    frozen = mitigation.lr_scales(network, 1)
     assert set(frozen.values()) == {0.0}
     learned = network(batch)
     assert torch.equal(learned.attention, learned.learned)

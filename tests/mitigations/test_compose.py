@@ -35,7 +35,7 @@ class Halve(Mitigation):
     def auxiliary_loss(self, output: AttentionOutput, batch: Batch, network: object) -> Tensor:
         return torch.tensor(self.weight)
 
-    def trainable(self, network: object, epoch: int) -> dict[nn.Module, float]:
+    def lr_scales(self, network: object, epoch: int) -> dict[nn.Module, float]:
         return {network.head: self.weight}  # type: ignore[attr-defined]
 
 
@@ -47,7 +47,7 @@ def test_hooks_are_chained() -> None:
     assert torch.equal(both.observe(attention, batch), attention / 4)
     assert torch.equal(both.weigh(attention, batch), torch.full((4,), 0.125))
     assert both.auxiliary_loss(network(batch), batch, network) == 0.75
-    assert both.trainable(network, 0) == {network.head: 0.25}
+    assert both.lr_scales(network, 0) == {network.head: 0.25}
 
 
 def test_nothing_to_do_stays_nothing() -> None:
@@ -63,12 +63,12 @@ def test_pretraining_is_unweighted() -> None:
     both = Compose([RandomPretraining(epochs=1), InstanceWeighting(warmup_steps=0)])
     network.mitigation = both
     output = network.train()(batch)
-    both.trainable(network, 0)
+    both.lr_scales(network, 0)
     assert both.freezes
     assert both.phase == "random"
     assert both.weigh(output.learned, batch) is None
     assert both.auxiliary_loss(output, batch, network) is None
-    both.trainable(network, 1)
+    both.lr_scales(network, 1)
     assert both.phase == "learn"
     assert both.weigh(output.learned, batch).shape == (4,)
     assert both.auxiliary_loss(output, batch, network) > 0
@@ -79,7 +79,7 @@ def test_what_is_read_is_changed_in_pretraining_too() -> None:
     both = Compose([RandomPretraining(epochs=1), MaskedFineTuning(share=1.0)])
     network.mitigation = both
     for epoch in (0, 1):
-        both.trainable(network, epoch)
+        both.lr_scales(network, epoch)
         assert (both.perturb(batch).inputs != batch.inputs).any()
 
 

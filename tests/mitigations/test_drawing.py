@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lightning_attn.mitigations import AttentionDropout, Even, MaskedFineTuning, RandomMixing, UniformSubset
-from lightning_attn.mitigations.draws import DrawingMitigation
+from lightning_attn.mitigations import AttentionDropout, MaskedFineTuning, RandomMixing, Uniform, UniformSubset
+from lightning_attn.mitigations.base import DrawingMitigation
 from lightning_attn.ops.softmax import attendable
 from lightning_attn.types import DataSchema
 from tests.toys import toy_batch, toy_network
@@ -14,7 +14,7 @@ SCHEMA = DataSchema(num_classes=2, vocabulary_size=30, replacement_id=1)
 
 
 def attention_of(batch) -> torch.Tensor:
-    return Even().sample(torch.zeros(batch.valid.shape), batch)
+    return Uniform().sample(torch.zeros(batch.valid.shape), batch)
 
 
 def test_dropout_keeps_the_mean_and_zeroes_a_share() -> None:
@@ -37,7 +37,7 @@ def test_renormalised_dropout_gives_distributions_even_where_nothing_is_left() -
 def test_random_mixing_adds_the_loss_under_drawn_weights() -> None:
     network, batch = toy_network(), toy_batch()
     output = network(batch)
-    found = RandomMixing(share=0.25, distribution=Even()).auxiliary_loss(output, batch, network)
+    found = RandomMixing(share=0.25, distribution=Uniform()).auxiliary_loss(output, batch, network)
     under_even = network.classify(output.values, attention_of(batch), batch)
     torch.testing.assert_close(found, F.cross_entropy(under_even, batch.target) / 3)
 
@@ -45,7 +45,7 @@ def test_random_mixing_adds_the_loss_under_drawn_weights() -> None:
 def test_random_mixing_takes_several_labels_an_example() -> None:
     network, batch = toy_network(classes=3, multi_label=True), toy_batch(classes=3, multi_label=True)
     output = network(batch)
-    found = RandomMixing(distribution=Even()).auxiliary_loss(output, batch, network)
+    found = RandomMixing(distribution=Uniform()).auxiliary_loss(output, batch, network)
     under_even = network.classify(output.values, attention_of(batch), batch)
     torch.testing.assert_close(found, F.binary_cross_entropy_with_logits(under_even, batch.target))
 

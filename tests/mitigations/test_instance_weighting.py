@@ -8,8 +8,8 @@ from sklearn.metrics import log_loss
 from torch import Tensor
 
 from lightning_attn.mitigations import InstanceWeighting, MaskClassifier, SetMaskClassifier
-from lightning_attn.mitigations.effective_sample_size import EffectiveSampleSize
 from lightning_attn.mitigations.mask_classifier import mask_features
+from lightning_attn.mitigations.reliability import EffectiveSampleSize
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
 from tests.toys import toy_batch
 

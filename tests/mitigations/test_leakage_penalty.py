@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 
 from lightning_attn.mitigations import Compose, LeakagePenalty, RandomMixing, RandomPretraining
-from lightning_attn.mitigations.mask_description import MaskDescription, length_description
+from lightning_attn.mitigations.leakage_penalty import MaskDescription, length_description
 from lightning_attn.ops.softmax import attendable
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
 from tests.toys import VOCABULARY, toy_batch, toy_network
@@ -234,7 +234,7 @@ def test_it_composes_with_mixing_and_rests_while_pretraining() -> None:
     mitigation = Compose([RandomMixing(0.5), penalty()])
     assert not mitigation.freezes
     resting = Compose([RandomPretraining(1), penalty()])
-    resting.trainable(NETWORK, 0)
+    resting.lr_scales(NETWORK, 0)
     assert [type(part) for part in resting.active] == [RandomPretraining]
 
 

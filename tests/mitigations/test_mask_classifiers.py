@@ -11,11 +11,11 @@ from lightning_attn.mitigations import (
     BagMaskClassifier,
     ConvolutionalMaskClassifier,
     Dirichlet,
-    Even,
     InstanceWeighting,
     RecurrentMaskClassifier,
     SetMaskClassifier,
     SummaryMaskClassifier,
+    Uniform,
 )
 from lightning_attn.mitigations.reliability import CalibrationError, RawWeightMean
 from lightning_attn.types import AttentionOutput, DataSchema
@@ -81,7 +81,7 @@ def test_patterns_of_neighbours_need_an_estimator_that_reads_in_order(kind, sees
 
 def test_statistics_are_those_of_the_weights() -> None:
     batch = toy_batch([10, 5])
-    even = Even().sample(torch.zeros(2, 10), batch)
+    even = Uniform().sample(torch.zeros(2, 10), batch)
     found = SummaryMaskClassifier().statistics(even, batch.inner)
     places = np.linspace(0, 1, 10)
     assert found[0, :5].tolist() == pytest.approx([math.log(10) / 4, 0, 0.1, 0.5, places.std()], abs=1e-5)

@@ -5,7 +5,8 @@ import torch
 from scipy import stats
 
 from lightning_attn.mitigations import BernoulliSubset, Dirichlet, Shuffled, SoftmaxNormal, UniformShare, UniformSubset
-from lightning_attn.mitigations.random_attention import RandomAttention, seeded
+from lightning_attn.mitigations.random_attention import RandomAttention
+from lightning_attn.ops.randomness import seeded
 from lightning_attn.ops.softmax import masked_softmax
 from tests.toys import toy_batch
 

@@ -23,7 +23,7 @@ def test_the_head_sees_random_attention_first_and_learned_attention_then() -> No
     mitigation = RandomPretraining(epochs=2)
     network, batch = local_network(mitigation), toy_batch()
     for epoch, phase in enumerate(["random", "random", "learn"]):
-        mitigation.trainable(network, epoch)
+        mitigation.lr_scales(network, epoch)
         output = network(batch)
         assert mitigation.phase == phase
         assert torch.equal(output.attention, output.learned) is (phase == "learn")
@@ -38,7 +38,7 @@ def test_evaluation_always_uses_the_learned_attention() -> None:
 def test_the_scorer_gets_no_gradient_while_attention_is_random() -> None:
     mitigation = RandomPretraining(epochs=1)
     network = local_network(mitigation)
-    mitigation.trainable(network, 0)
+    mitigation.lr_scales(network, 0)
     network(toy_batch()).logits.sum().backward()
     scorer = [*network.attention.parameters(), *network.encoder.lstm.parameters()]
     assert all(parameter.grad is None for parameter in scorer)
@@ -48,21 +48,21 @@ def test_the_scorer_gets_no_gradient_while_attention_is_random() -> None:
 def test_the_value_path_is_named_in_the_second_phase_only() -> None:
     mitigation = RandomPretraining(epochs=1)
     network = local_network(mitigation)
-    assert mitigation.trainable(network, 0) == {}
-    rates = mitigation.trainable(network, 1)
+    assert mitigation.lr_scales(network, 0) == {}
+    rates = mitigation.lr_scales(network, 1)
     assert set(rates.values()) == {0.0}
     assert set(rates) == {network.encoder.embedding, network.encoder.dropout, network.encoder.local, network.head}
 
 
 def test_finetuning_slows_the_value_path() -> None:
     mitigation = RandomPretraining(epochs=1, then="finetune", finetune_rate=0.2)
-    rates = mitigation.trainable(local_network(mitigation), 1)
+    rates = mitigation.lr_scales(local_network(mitigation), 1)
     assert set(rates.values()) == {0.2}
 
 
 def test_with_contextual_values_the_shared_encoder_counts_as_value_path() -> None:
     network = PooledNetwork(BiLSTM(6, 4), AdditiveAttention()).build(DataSchema(num_classes=2, vocabulary_size=30))
-    named = {id(p) for module in RandomPretraining(1).trainable(network, 1) for p in module.parameters()}
+    named = {id(p) for module in RandomPretraining(1).lr_scales(network, 1) for p in module.parameters()}
     learning = {name for name, parameter in network.named_parameters() if id(parameter) not in named}
     assert learning == {name for name, _ in network.named_parameters() if name.startswith("attention.")}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_attn.encoders import Average
-from lightning_attn.networks import AttentionNetwork, MLPHead, PairedNetwork, PooledNetwork
+from lightning_attn.encoders import TokenMLP
+from lightning_attn.networks import AttentionNetwork, MLPClassifier, PairedNetwork, PooledNetwork
 from lightning_attn.types import DataSchema
 from tests.networks.test_paired import pairs
 from tests.toys import toy_batch
@@ -29,11 +29,11 @@ class PairedNonlinear(PairedNetwork):
 
 
 NETWORKS = {
-    "pooled": lambda: PooledNetwork(Average(8, 6)),
-    "mlp": lambda: PooledNetwork(Average(8, 6), head=MLPHead(5)),
-    "own": lambda: Nonlinear(Average(8, 6)),
-    "paired": lambda: PairedNetwork(Average(8, 6), Average(8, 6)),
-    "own paired": lambda: PairedNonlinear(Average(8, 6), Average(8, 6)),
+    "pooled": lambda: PooledNetwork(TokenMLP(8, 6)),
+    "mlp": lambda: PooledNetwork(TokenMLP(8, 6), head=MLPClassifier(5)),
+    "own": lambda: Nonlinear(TokenMLP(8, 6)),
+    "paired": lambda: PairedNetwork(TokenMLP(8, 6), TokenMLP(8, 6)),
+    "own paired": lambda: PairedNonlinear(TokenMLP(8, 6), TokenMLP(8, 6)),
 }
 
 

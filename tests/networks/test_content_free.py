@@ -9,12 +9,12 @@ from lightning_attn.encoders import BiLSTM
 from lightning_attn.errors import InputError
 from lightning_attn.mitigations import (
     Dirichlet,
-    Even,
     InstanceWeighting,
     RandomMixing,
     RandomPretraining,
     Shuffled,
     SoftmaxNormal,
+    Uniform,
     UniformSubset,
 )
 from lightning_attn.networks import ContentFreeNetwork, PooledNetwork
@@ -76,7 +76,9 @@ def test_logits_are_those_of_the_weighted_sum_of_the_default_vectors() -> None:
 
 
 @pytest.mark.parametrize(
-    "distribution", [SoftmaxNormal(), Dirichlet(), UniformSubset(2), Even(), Shuffled()], ids=lambda d: type(d).__name__
+    "distribution",
+    [SoftmaxNormal(), Dirichlet(), UniformSubset(2), Uniform(), Shuffled()],
+    ids=lambda d: type(d).__name__,
 )
 def test_random_attention_is_drawn_over_the_default_tokens(distribution) -> None:
     network, batch = built().train(), with_defaults()
@@ -97,9 +99,9 @@ def test_random_attention_of_a_layer_that_attends_special_tokens_reaches_them_to
 
 def test_every_mitigation_works_on_it() -> None:
     network, batch = built().train(), with_defaults()
-    seen = network.attended(batch)
+    seen = network.attendable(batch)
     output = network(batch)
-    mixed = RandomMixing(distribution=Even()).auxiliary_loss(output, seen, network)
+    mixed = RandomMixing(distribution=Uniform()).auxiliary_loss(output, seen, network)
     even = network.classify(output.values, batch.special / K, batch)
     torch.testing.assert_close(mixed, F.cross_entropy(even, batch.target))
     weighting = InstanceWeighting(warmup_steps=0)
@@ -110,7 +112,7 @@ def test_every_mitigation_works_on_it() -> None:
     moved = torch.zeros(long.valid.shape)
     moved[long.special] = output.learned[batch.special]
     torch.testing.assert_close(
-        weighting._log_probability(moved.detach(), network.attended(long), held_out=True),
+        weighting._log_probability(moved.detach(), network.attendable(long), held_out=True),
         weighting._log_probability(output.learned.detach(), seen, held_out=True),
     )
 
@@ -119,8 +121,8 @@ def test_a_frozen_value_path_leaves_encoder_and_scorer() -> None:
     network = built()
     mitigation = RandomPretraining(epochs=1)
     network.mitigation = mitigation
-    assert mitigation.trainable(network, 0) == {}
-    assert mitigation.trainable(network, 1) == {network.defaults: 0.0, network.head: 0.0}
+    assert mitigation.lr_scales(network, 0) == {}
+    assert mitigation.lr_scales(network, 1) == {network.defaults: 0.0, network.head: 0.0}
 
 
 def test_what_is_missing_is_said() -> None:

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from lightning_attn.attention import AdditiveAttention, Attention, DotAttention, GatedAttention, TopKSelection
-from lightning_attn.encoders import CNN, Average, BiLSTM, Encoder
+from lightning_attn.encoders import CNN, BiLSTM, Encoder, TokenMLP
 from lightning_attn.errors import InputError
-from lightning_attn.networks import AttentionNetwork, Head, LinearHead, MLPHead, PooledNetwork
+from lightning_attn.networks import AttentionNetwork, Classifier, LinearClassifier, MLPClassifier, PooledNetwork
 from lightning_attn.types import Batch, DataSchema
 from tests.toy_bags import BAG_NETWORKS, toy_bag_network, toy_bags
 from tests.toys import toy_batch
@@ -17,7 +17,7 @@ SCHEMA = DataSchema(num_classes=3, vocabulary_size=30)
 ENCODERS = {
     "bilstm": lambda values: BiLSTM(8, 5, values=values, dropout=0.3),
     "cnn": lambda values: CNN(8, 3, values=values, dropout=0.3),
-    "average": lambda values: Average(8, 7, values=values, dropout=0.3),
+    "average": lambda values: TokenMLP(8, 7, values=values, dropout=0.3),
 }
 ATTENTIONS = {
     "additive": AdditiveAttention,
@@ -25,12 +25,12 @@ ATTENTIONS = {
     "gated": lambda: GatedAttention(6, attend_special=True),
     "selection": lambda: TopKSelection(3),
 }
-HEADS = {"linear": LinearHead, "mlp": lambda: MLPHead(6, dropout=0.3)}
+HEADS = {"linear": LinearClassifier, "mlp": lambda: MLPClassifier(6, dropout=0.3)}
 COMBINATIONS = list(itertools.product(ENCODERS, ("contextual", "local"), ATTENTIONS, HEADS))
 BAGS = [("bag", kind) for kind in BAG_NETWORKS]
 
 
-def network(encoder: Encoder, attention: Attention, head: Head) -> PooledNetwork:
+def network(encoder: Encoder, attention: Attention, head: Classifier) -> PooledNetwork:
     torch.manual_seed(0)
     return PooledNetwork(encoder, attention, head).build(SCHEMA).eval()
 
@@ -97,7 +97,7 @@ def test_value_path_is_what_the_logits_need_when_attention_is_given(built: Atten
 @pytest.mark.parametrize("name", ENCODERS)
 def test_local_values_do_not_see_the_other_tokens(name: str, batch: Batch) -> None:
     changed = batch.replace(inputs=torch.where(torch.arange(9) == 3, 7, batch.inputs))
-    local = network(ENCODERS[name]("local"), AdditiveAttention(), LinearHead())
+    local = network(ENCODERS[name]("local"), AdditiveAttention(), LinearClassifier())
     before, after = local(batch).values, local(changed).values
     assert torch.equal(before[:, :3], after[:, :3])
     assert not torch.equal(before[0, 3], after[0, 3])
@@ -106,20 +106,22 @@ def test_local_values_do_not_see_the_other_tokens(name: str, batch: Batch) -> No
 @pytest.mark.parametrize(("name", "sees"), [("bilstm", True), ("cnn", True), ("average", False)])
 def test_contextual_values_see_the_other_tokens(name: str, sees: bool, batch: Batch) -> None:
     changed = batch.replace(inputs=torch.where(torch.arange(9) == 3, 7, batch.inputs))
-    contextual = network(ENCODERS[name]("contextual"), AdditiveAttention(), LinearHead())
+    contextual = network(ENCODERS[name]("contextual"), AdditiveAttention(), LinearClassifier())
     assert torch.equal(contextual(batch).values[0, 2], contextual(changed).values[0, 2]) is not sees
 
 
 def test_special_tokens_get_no_attention_unless_asked(batch: Batch) -> None:
     batch = batch.replace(special=batch.valid & (torch.arange(9) == 0))
-    without = network(Average(8, 7), DotAttention(), LinearHead())(batch).attention
+    without = network(TokenMLP(8, 7), DotAttention(), LinearClassifier())(batch).attention
     assert (without[[0, 1, 3], 0] == 0).all()
     assert without[2, 0] == 1, "a text of special tokens alone still needs a distribution"
-    assert (network(Average(8, 7), DotAttention(attend_special=True), LinearHead())(batch).attention[:, 0] > 0).all()
+    assert (
+        network(TokenMLP(8, 7), DotAttention(attend_special=True), LinearClassifier())(batch).attention[:, 0] > 0
+    ).all()
 
 
 def test_temperature_sharpens(batch: Batch) -> None:
-    built = network(CNN(8, 3), DotAttention(), LinearHead())
+    built = network(CNN(8, 3), DotAttention(), LinearClassifier())
     warm = built(batch)
     built.attention.temperature = 0.1
     cold = built(batch)
@@ -128,7 +130,7 @@ def test_temperature_sharpens(batch: Batch) -> None:
 
 
 def test_word_vectors_fill_known_rows_only() -> None:
-    built = network(Average(4, 3), DotAttention(), LinearHead())
+    built = network(TokenMLP(4, 3), DotAttention(), LinearClassifier())
     before = built.encoder.embedding.weight.clone()
     vectors = torch.full((30, 4), float("nan"))
     vectors[5] = torch.arange(4.0)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_attn.attention import AdditiveAttention, DotAttention, DotQueryAttention, GatedAttention
 from lightning_attn.attribution.gradients import embedding_gradient
-from lightning_attn.encoders import CNN, MLP, Average, BiLSTM
+from lightning_attn.encoders import CNN, MLP, BiLSTM, TokenMLP
 from lightning_attn.errors import InputError
 from lightning_attn.metrics.suite import MEASURES, Settings, measure
 from lightning_attn.mitigations import NoMitigation, RandomPretraining
@@ -23,11 +23,11 @@ from lightning_attn.networks import (
     BagNetwork,
     Combination,
     GeometricMean,
-    LinearHead,
+    LinearClassifier,
     MeanLogit,
     MeanProbability,
     MeanRank,
-    MLPHead,
+    MLPClassifier,
     PairedNetwork,
     PooledNetwork,
 )
@@ -58,8 +58,8 @@ def member(kind: int, schema: DataSchema = SCHEMA, sharpness: float = 3.0) -> At
     torch.manual_seed(kind)
     made = [
         lambda: PooledNetwork(BiLSTM(8, 5, dropout=0.3), AdditiveAttention()),
-        lambda: PooledNetwork(CNN(6, 3, values="local"), DotAttention(), MLPHead(5)),
-        lambda: PooledNetwork(Average(8, 7), GatedAttention(4, attend_special=True), LinearHead()),
+        lambda: PooledNetwork(CNN(6, 3, values="local"), DotAttention(), MLPClassifier(5)),
+        lambda: PooledNetwork(TokenMLP(8, 7), GatedAttention(4, attend_special=True), LinearClassifier()),
         lambda: PooledNetwork(BiLSTM(8, 5, values="local"), AdditiveAttention()),
     ][kind % 4]().build(schema)
     with torch.no_grad():
@@ -159,7 +159,7 @@ class Saturated(PooledNetwork):
     """Attention at one position, so sharp that all other weights are 0 in single precision."""
 
     def __init__(self, position: int) -> None:
-        super().__init__(Average(4, 4))
+        super().__init__(TokenMLP(4, 4))
         self.position = position
 
     def encode(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -199,7 +199,7 @@ def test_saturated_members_keep_the_contract(name: str, batch: Batch) -> None:
 
 def test_scores_keep_the_order_that_saturated_weights_lose(batch: Batch) -> None:
     torch.manual_seed(0)
-    sharp = PooledNetwork(Average(8, 7), DotAttention()).build(SCHEMA)
+    sharp = PooledNetwork(TokenMLP(8, 7), DotAttention()).build(SCHEMA)
     with torch.no_grad():
         sharp.attention.query.weight.mul_(40000)
     network = AttentionEnsemble([sharp, sharp])
@@ -217,7 +217,7 @@ class Largest(PooledNetwork):
 
 def test_members_may_classify_as_they_like(batch: Batch) -> None:
     torch.manual_seed(0)
-    made = [Largest(Average(8, 7)).build(SCHEMA), member(1)]
+    made = [Largest(TokenMLP(8, 7)).build(SCHEMA), member(1)]
     network = AttentionEnsemble(made)
     expected = torch.stack([own.eval()(batch).logits.softmax(-1) for own in made]).mean(dim=0)
     torch.testing.assert_close(network(batch).logits.exp(), expected)
@@ -300,9 +300,9 @@ def test_pairs_of_texts(name: str) -> None:
     schema = DataSchema(num_classes=3, vocabulary_size=30, query_vocabulary_size=30)
     torch.manual_seed(0)
     made: list[AttentionNetwork] = [
-        PairedNetwork(BiLSTM(8, 6), Average(8, 5)).build(schema),
+        PairedNetwork(BiLSTM(8, 6), TokenMLP(8, 5)).build(schema),
         PairedNetwork(CNN(8, 3), CNN(8, 3), DotQueryAttention()).build(schema),
-        PooledNetwork(Average(8, 7)).build(schema),  # reads the text alone
+        PooledNetwork(TokenMLP(8, 7)).build(schema),  # reads the text alone
     ]
     network = AttentionEnsemble(made, get_combination(name))
     assert network.reads_query
@@ -347,7 +347,10 @@ def test_a_hook_on_a_member_is_not_passed_over(batch: Batch) -> None:
 def paired_ensemble(name: str) -> AttentionEnsemble:
     schema = DataSchema(num_classes=3, vocabulary_size=30, query_vocabulary_size=30)
     torch.manual_seed(0)
-    made = [PairedNetwork(BiLSTM(8, 6), Average(8, 5)).build(schema), PairedNetwork(CNN(8, 3), CNN(8, 3)).build(schema)]
+    made = [
+        PairedNetwork(BiLSTM(8, 6), TokenMLP(8, 5)).build(schema),
+        PairedNetwork(CNN(8, 3), CNN(8, 3)).build(schema),
+    ]
     return AttentionEnsemble(made, get_combination(name))
 
 
@@ -409,7 +412,7 @@ def test_bags_of_images() -> None:
 
 def test_layers_are_made_with_the_data() -> None:
     torch.manual_seed(0)
-    network = AttentionEnsemble([PooledNetwork(Average(8, 7)), PooledNetwork(BiLSTM(8, 5, dropout=0.9))])
+    network = AttentionEnsemble([PooledNetwork(TokenMLP(8, 7)), PooledNetwork(BiLSTM(8, 5, dropout=0.9))])
     assert not network.built
     network.build(SCHEMA)
     batch = toy_batch()
@@ -449,7 +452,7 @@ def test_an_unknown_combination_is_named() -> None:
 def test_it_is_not_trained(tmp_path: Path) -> None:
     data = tiny_data()
     torch.manual_seed(0)
-    made = AttentionEnsemble([PooledNetwork(Average(4, 4)) for _ in range(2)])
+    made = AttentionEnsemble([PooledNetwork(TokenMLP(4, 4)) for _ in range(2)])
     with pytest.raises(InputError, match="`lightning ensemble` trains its members"):
         trainer(tmp_path).fit(AttentionClassifier(made), data)
 

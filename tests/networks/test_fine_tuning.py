@@ -31,7 +31,7 @@ def gradients(network: AttentionNetwork, mitigation: Mitigation | None = None) -
     network.train()
     if mitigation is not None:
         network.mitigation = mitigation  # type: ignore[misc]
-        mitigation.trainable(network, 0)
+        mitigation.lr_scales(network, 0)
     torch.manual_seed(3)  # dropout is on
     torch.nn.functional.cross_entropy(network(batch).logits, batch.target).backward()
     return {name: one.grad for name, one in network.named_parameters() if one.grad is not None}

@@ -10,7 +10,7 @@ import torch
 
 from lightning_attn.attention import DotAttention, UniformAttention
 from lightning_attn.cli.commands import main
-from lightning_attn.encoders import CNN, MLP, Average, BiLSTM
+from lightning_attn.encoders import CNN, MLP, BiLSTM, TokenMLP
 from lightning_attn.errors import InputError
 from lightning_attn.mitigations import RandomPretraining
 from lightning_attn.networks import AttentionNetwork, BagNetwork, FrozenAttention, PairedNetwork, PooledNetwork
@@ -33,7 +33,7 @@ from tests.toys import toy_batch, toy_network
 
 SCHEMA = DataSchema(num_classes=3, vocabulary_size=30, query_vocabulary_size=30)
 NETWORK = "--model.init_args.network.init_args"
-ENCODERS = {"bilstm": lambda: BiLSTM(8, 5), "cnn": lambda: CNN(8, 3), "average": lambda: Average(8, 7, values="local")}
+ENCODERS = {"bilstm": lambda: BiLSTM(8, 5), "cnn": lambda: CNN(8, 3), "average": lambda: TokenMLP(8, 7, values="local")}
 
 
 def under(other: AttentionNetwork, encoder: str = "average") -> PooledNetwork:
@@ -43,7 +43,7 @@ def under(other: AttentionNetwork, encoder: str = "average") -> PooledNetwork:
 
 def pairs_under(other: AttentionNetwork, encoder: str = "average") -> PairedNetwork:
     torch.manual_seed(1)
-    return PairedNetwork(ENCODERS[encoder](), Average(8, 4), FrozenAttention.of(other)).build(SCHEMA).eval()
+    return PairedNetwork(ENCODERS[encoder](), TokenMLP(8, 4), FrozenAttention.of(other)).build(SCHEMA).eval()
 
 
 @pytest.fixture(params=ENCODERS)
@@ -129,14 +129,14 @@ def test_weights_made_in_python_go_into_the_same_network_again(batch: Batch) -> 
     assert not torch.allclose(network(batch).attention, other(batch).attention)
     other.load_state_dict(network.state_dict())
     assert torch.equal(network(batch).logits, other(batch).logits)
-    bare = PooledNetwork(Average(8, 7, values="local"), FrozenAttention("nowhere.ckpt")).build(SCHEMA)
+    bare = PooledNetwork(TokenMLP(8, 7, values="local"), FrozenAttention("nowhere.ckpt")).build(SCHEMA)
     with pytest.raises(InputError, match=r"FrozenAttention\.of"):
         bare.load_state_dict(network.state_dict())
 
 
 def test_random_pretraining_says_that_nothing_would_be_learned(tmp_path: Path) -> None:
     data = tiny_data()
-    network = PooledNetwork(Average(8, 6), FrozenAttention.of(tiny_module(data).network))
+    network = PooledNetwork(TokenMLP(8, 6), FrozenAttention.of(tiny_module(data).network))
     with pytest.raises(InputError, match="FrozenAttention has no parameters"):
         trainer(tmp_path, max_epochs=2).fit(AttentionClassifier(network, RandomPretraining(epochs=1)), data)
 
@@ -166,7 +166,7 @@ def frozen(checkpoint: Path) -> list[str]:
     return [
         f"{NETWORK}.attention=FrozenAttention",
         f"{NETWORK}.attention.init_args.checkpoint={checkpoint}",
-        f"{NETWORK}.encoder=Average",
+        f"{NETWORK}.encoder=TokenMLP",
     ]
 
 
@@ -230,6 +230,6 @@ def test_wiegreffe_and_pinters_arms_differ(batch: Batch) -> None:
     outputs = []
     for attention in (UniformAttention(), DotAttention(), FrozenAttention.of(toy_network(classes=3))):
         torch.manual_seed(1)
-        network = PooledNetwork(Average(8, 7, values="local"), attention).build(SCHEMA).eval()
+        network = PooledNetwork(TokenMLP(8, 7, values="local"), attention).build(SCHEMA).eval()
         outputs.append(network(batch).attention[0])
     assert len({tuple(output.tolist()) for output in outputs}) == 3

@@ -7,7 +7,7 @@ from lightning_attn.attention import AdditiveAttention, TopKSelection
 from lightning_attn.encoders import CNN, BiLSTM
 from lightning_attn.errors import InputError
 from lightning_attn.mitigations import RandomMixing, RandomPretraining
-from lightning_attn.networks import AttentionNetwork, LinearHead, MaskedInputNetwork
+from lightning_attn.networks import AttentionNetwork, LinearClassifier, MaskedInputNetwork
 from lightning_attn.types import Batch, DataSchema
 from tests.networks.test_contract import (  # collected here too, with the fixtures of this file
     test_an_example_gives_the_same_alone_and_padded,  # noqa: F401
@@ -25,7 +25,7 @@ ATTENTIONS = {"additive": AdditiveAttention, "selection": lambda: TopKSelection(
 
 def network(reader: str = "bilstm", attention: str = "additive") -> MaskedInputNetwork:
     torch.manual_seed(0)
-    made = MaskedInputNetwork(BiLSTM(6, 5, dropout=0.2), READERS[reader](), ATTENTIONS[attention](), LinearHead())
+    made = MaskedInputNetwork(BiLSTM(6, 5, dropout=0.2), READERS[reader](), ATTENTIONS[attention](), LinearClassifier())
     made.build(DataSchema(num_classes=2, vocabulary_size=VOCABULARY))
     with torch.no_grad():
         for parameter in made.parameters():
@@ -78,7 +78,7 @@ def test_mitigations_work_on_it(batch: Batch) -> None:
     RandomMixing().auxiliary_loss(built(batch), batch, built).backward()
     assert built.attention.project.weight.grad is None
     assert built.reader.lstm.weight_hh_l0.grad.abs().sum() > 0
-    frozen = RandomPretraining(epochs=1).trainable(built, 0) or RandomPretraining(epochs=1).trainable(built, 1)
+    frozen = RandomPretraining(epochs=1).lr_scales(built, 0) or RandomPretraining(epochs=1).lr_scales(built, 1)
     assert set(frozen) == {built.encoder.embedding, built.encoder.dropout, built.reader, built.head}
 
 

@@ -9,12 +9,12 @@ import torch
 from lightning_attn.attention import AdditiveQueryAttention, DotQueryAttention, QueryAttention
 from lightning_attn.attribution import IntegratedGradients
 from lightning_attn.attribution.gradients import embedding_gradient
-from lightning_attn.encoders import CNN, Average, BiLSTM, Encoder
+from lightning_attn.encoders import CNN, BiLSTM, Encoder, TokenMLP
 from lightning_attn.errors import InputError
 from lightning_attn.metrics.functional import adversarial_jsd, permutation_tvd
 from lightning_attn.metrics.suite import MEASURES, Settings, measure
 from lightning_attn.mitigations import Compose, InstanceWeighting, RandomPretraining
-from lightning_attn.networks import PairedNetwork, PairHead
+from lightning_attn.networks import PairClassifier, PairedNetwork
 from lightning_attn.perturbation.sweep import leave_one_out, probabilities
 from lightning_attn.types import Batch, DataSchema
 from tests.networks.test_contract import (  # collected here too, with the fixtures of this file
@@ -30,7 +30,7 @@ SCHEMA = DataSchema(num_classes=3, vocabulary_size=30, query_vocabulary_size=30)
 ENCODERS = {
     "bilstm": lambda values: BiLSTM(8, 6, values=values, dropout=0.3),
     "cnn": lambda values: CNN(8, 3, values=values, dropout=0.3),
-    "average": lambda values: Average(8, 12, values=values, dropout=0.3),
+    "average": lambda values: TokenMLP(8, 12, values=values, dropout=0.3),
 }
 ATTENTIONS = {"additive": lambda: AdditiveQueryAttention(attend_special=True), "dot": DotQueryAttention}
 COMBINATIONS = list(itertools.product(ENCODERS, ("contextual", "local"), ATTENTIONS))
@@ -38,7 +38,7 @@ COMBINATIONS = list(itertools.product(ENCODERS, ("contextual", "local"), ATTENTI
 
 def network(encoder: Encoder, query_encoder: Encoder, attention: QueryAttention, sharpness: float = 1) -> PairedNetwork:
     torch.manual_seed(0)
-    made = PairedNetwork(encoder, query_encoder, attention, PairHead(dropout=0.2)).build(SCHEMA).eval()
+    made = PairedNetwork(encoder, query_encoder, attention, PairClassifier(dropout=0.2)).build(SCHEMA).eval()
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.mul_(sharpness)
@@ -257,7 +257,7 @@ def test_after_random_pretraining_the_scorer_alone_learns(encoder: str, values: 
     built = network(ENCODERS[encoder](values), ENCODERS[encoder]("contextual"), AdditiveQueryAttention()).train()
     built.mitigation = Compose([RandomPretraining(epochs=1), InstanceWeighting(warmup_steps=1)])
     for epoch, phase in ((0, "random"), (1, "learn")):
-        frozen = built.mitigation.trainable(built, epoch)
+        frozen = built.mitigation.lr_scales(built, epoch)
         assert built.mitigation.phase == phase
         for module in frozen:
             module.eval().requires_grad_(False)
@@ -277,12 +277,12 @@ def test_pretraining_refuses_a_scorer_that_could_learn_nothing() -> None:
     mitigation = RandomPretraining(epochs=1)
     stuck = paired("bilstm", "dot")
     with pytest.raises(InputError, match=r"DotQueryAttention has no parameters.*values: local"):
-        mitigation.trainable(stuck, 0)
-    assert mitigation.trainable(paired("bilstm", "dot", "local"), 0) == {}
-    assert RandomPretraining(epochs=1, then="finetune").trainable(stuck, 0) == {}
+        mitigation.lr_scales(stuck, 0)
+    assert mitigation.lr_scales(paired("bilstm", "dot", "local"), 0) == {}
+    assert RandomPretraining(epochs=1, then="finetune").lr_scales(stuck, 0) == {}
     stuck.mitigation = Compose([mitigation, InstanceWeighting()])  # an estimator that learns is no scorer
     with pytest.raises(InputError, match="nothing to learn"):
-        stuck.mitigation.trainable(stuck, 0)
+        stuck.mitigation.lr_scales(stuck, 0)
 
 
 def test_data_without_queries_are_refused(batch: Batch) -> None:
@@ -310,7 +310,7 @@ def test_a_query_attention_in_a_network_without_queries_says_so(batch: Batch) ->
 
 
 def test_word_vectors_go_to_text_and_query() -> None:
-    built = network(Average(4, 3), Average(4, 3), AdditiveQueryAttention())
+    built = network(TokenMLP(4, 3), TokenMLP(4, 3), AdditiveQueryAttention())
     vectors = torch.arange(120.0).reshape(30, 4)
     built.load_word_vectors(vectors)
     assert torch.equal(built.encoder.embedding.weight, vectors)

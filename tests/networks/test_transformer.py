@@ -28,7 +28,7 @@ from lightning_attn.mitigations import (
     RandomMixing,
     RandomPretraining,
 )
-from lightning_attn.mitigations.random_attention import Even
+from lightning_attn.mitigations.random_attention import Uniform
 from lightning_attn.networks import TransformerNetwork
 from lightning_attn.networks.transformer.self_attention import NAME, attention_function, own_attention, register
 from lightning_attn.tasks import AttentionClassifier
@@ -114,7 +114,7 @@ def test_many_attentions_are_one_after_the_other(built: TransformerNetwork, batc
 def test_other_weights_act_as_if_every_chosen_head_had_them(folders: dict[str, Path], batch: Batch) -> None:
     """With one attention head the weights given are its own: changed in the eager model itself, an independent way."""
     network = made(folders["bert"], heads=[1])
-    even = Even().sample(network(batch).attention, batch)
+    even = Uniform().sample(network(batch).attention, batch)
     model = AutoModelForSequenceClassification.from_pretrained(folders["bert"], attn_implementation="eager").eval()
     last = model.bert.encoder.layer[-1].attention.self
     value: list[torch.Tensor] = []
@@ -133,7 +133,7 @@ def test_other_weights_act_as_if_every_chosen_head_had_them(folders: dict[str, P
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "albert"])
 def test_the_scorer_is_queries_and_keys_of_the_last_layer(kind: str, folders: dict[str, Path], batch: Batch) -> None:
     network = made(folders[kind])
-    network(batch, attention=Even().sample(network(batch).attention, batch)).logits.sum().backward()
+    network(batch, attention=Uniform().sample(network(batch).attention, batch)).logits.sum().backward()
     reached = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
     path = {id(parameter) for module in network.value_path() for parameter in module.parameters()}
     assert reached == {name for name, parameter in network.named_parameters() if id(parameter) in path}
@@ -147,7 +147,7 @@ def test_shared_layers_have_no_scorer_of_their_own(folders: dict[str, Path]) -> 
     covered = {id(parameter) for module in network.value_path() for parameter in module.parameters()}
     assert covered == {id(parameter) for parameter in network.parameters()}
     with pytest.raises(InputError, match="leaves nothing to learn"):
-        RandomPretraining().trainable(network, 0)
+        RandomPretraining().lr_scales(network, 0)
 
 
 def test_the_scorer_gets_no_gradient_under_random_attention(folders: dict[str, Path], batch: Batch) -> None:

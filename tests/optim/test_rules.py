@@ -107,7 +107,7 @@ def test_a_later_rule_overrules_an_earlier_one() -> None:
 class Slow(Mitigation):
     """Lets the value path learn at a tenth of the rate."""
 
-    def trainable(self, network: AttentionNetwork, epoch: int) -> dict[nn.Module, float]:
+    def lr_scales(self, network: AttentionNetwork, epoch: int) -> dict[nn.Module, float]:
         return dict.fromkeys(network.value_path(), 0.1)
 
 

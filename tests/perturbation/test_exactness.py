@@ -19,8 +19,8 @@ from lightning_attn.attention import (
     GatedAttention,
     UniformAttention,
 )
-from lightning_attn.encoders import CNN, Average, BiLSTM
-from lightning_attn.networks import AttentionNetwork, LinearHead, MLPHead, PairedNetwork, PooledNetwork
+from lightning_attn.encoders import CNN, BiLSTM, TokenMLP
+from lightning_attn.networks import AttentionNetwork, LinearClassifier, MLPClassifier, PairedNetwork, PooledNetwork
 from lightning_attn.ops.randomness import uniform
 from lightning_attn.perturbation.budget import Fractions, Steps
 from lightning_attn.perturbation.pooled import PooledRemoval
@@ -41,7 +41,7 @@ ENCODERS = {
     "bilstm": lambda values: BiLSTM(6, 4, values=values, dropout=0.3),
     "cnn": lambda values: CNN(6, 2, kernel_sizes=(1, 3, 5), values=values, dropout=0.3),
     "narrow cnn": lambda values: CNN(6, 8, kernel_sizes=(1,), values=values),
-    "average": lambda values: Average(6, 8, values=values, dropout=0.3),
+    "average": lambda values: TokenMLP(6, 8, values=values, dropout=0.3),
 }
 SINGLE = {
     "additive": AdditiveAttention,
@@ -78,7 +78,7 @@ def network(
         # The dot product needs a query of the keys' size.
         result: AttentionNetwork = PairedNetwork(made, BiLSTM(6, made.size // 2), layer)
     else:
-        result = PooledNetwork(made, layer, MLPHead(5) if seed % 2 else LinearHead())
+        result = PooledNetwork(made, layer, MLPClassifier(5) if seed % 2 else LinearClassifier())
     result.build(DataSchema(3, multi_label=multi_label, vocabulary_size=VOCABULARY, query_vocabulary_size=VOCABULARY))
     with torch.no_grad():
         for parameter in result.parameters():

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from lightning_attn.attention import AdditiveAttention, AdditiveQueryAttention, DotAttention
-from lightning_attn.encoders import CNN, Average, BiLSTM
+from lightning_attn.encoders import CNN, BiLSTM, TokenMLP
 from lightning_attn.networks import PairedNetwork, PooledNetwork
 from lightning_attn.perturbation import Reread
 from lightning_attn.perturbation.pooled import PooledRemoval
@@ -19,7 +19,7 @@ from tests.toys import VOCABULARY, toy_batch
 
 def built(encoder=None, attention=None, kind=PooledNetwork):
     torch.manual_seed(0)
-    network = kind(encoder or Average(6, 8), attention=attention)
+    network = kind(encoder or TokenMLP(6, 8), attention=attention)
     network.build(DataSchema(2, vocabulary_size=VOCABULARY, query_vocabulary_size=VOCABULARY))
     with torch.no_grad():
         for parameter in network.parameters():
@@ -52,7 +52,7 @@ class SquaredCNN(CNN):
         return super().contextualise(embeddings, batch) ** 2
 
 
-class CountingAverage(Average):
+class CountingAverage(TokenMLP):
     def contextualise(self, embeddings, batch):
         return super().contextualise(embeddings, batch).cumsum(dim=1)
 
@@ -80,7 +80,7 @@ class DilatedCNN(CNN):
         self.convolutions = nn.ModuleList([nn.Conv1d(6, 4, 3, padding=2, dilation=2)])
 
 
-class RunningAverage(Average):
+class RunningAverage(TokenMLP):
     class Sum(nn.Module):
         def forward(self, embeddings):
             return embeddings.cumsum(dim=1)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_attn.encoders import CNN, Average, BiLSTM
+from lightning_attn.encoders import CNN, BiLSTM, TokenMLP
 from lightning_attn.perturbation.bilstm import PrefixKeys
 from lightning_attn.perturbation.cnn import WindowKeys
 from lightning_attn.perturbation.pooled import PooledRemoval
@@ -115,7 +115,7 @@ def test_groups_stay_within_the_token_budget(monkeypatch):
 
     monkeypatch.setattr(PooledRemoval, "logits", recording)
     batch = toy_batch((30, 2, 17, 9, 25))
-    for encoder in (BiLSTM(6, 5), CNN(6, 2), Average(6, 8)):
+    for encoder in (BiLSTM(6, 5), CNN(6, 2), TokenMLP(6, 8)):
         sizes.clear()
         sweep(toy_network(encoder=encoder), batch, {"loo": leave_one_out(batch)}, max_tokens=64)
         assert len(sizes) > 10

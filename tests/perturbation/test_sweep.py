@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_attn.encoders import Average
+from lightning_attn.encoders import TokenMLP
 from lightning_attn.perturbation.budget import Fractions
 from lightning_attn.perturbation.sweep import (
     Delete,
@@ -164,7 +164,7 @@ def test_queries_and_indices_go_along_and_evidence_does_not():
 
 def test_removing_the_only_token_leaves_an_empty_text():
     batch = toy_batch(lengths=(1,))
-    for network in (toy_network(), toy_network(encoder=Average(6, 5))):
+    for network in (toy_network(), toy_network(encoder=TokenMLP(6, 5))):
         empty = probabilities(network, batch, leave_one_out(batch))
         torch.testing.assert_close(empty[0, 0], network.head.layers.bias.detach().softmax(-1))
 

@@ -82,12 +82,12 @@ def test_the_loss_is_the_cross_entropy_to_what_the_black_box_says(
     black_box = TrainedNetwork.read(box).network
     said = black_box(batch).logits.softmax(dim=-1)
     assert said[:, 0].std() > 0.1, "the black box says different things"
-    goal = module.goal(batch)
-    torch.testing.assert_close(goal, said)
-    assert not goal.requires_grad
+    soft_target = module.soft_target(batch)
+    torch.testing.assert_close(soft_target, said)
+    assert not soft_target.requires_grad
     logits = torch.randn(len(batch), 2)
     expected = -(said * logits.log_softmax(dim=-1)).sum(dim=-1).mean()
-    torch.testing.assert_close(module.loss(logits, goal), expected)
+    torch.testing.assert_close(module.loss(logits, soft_target), expected)
 
 
 def test_figures_are_agreement_with_the_black_box_and_with_the_labels(
@@ -163,7 +163,7 @@ def test_every_mitigation_learns_from_it(name: str, box: str, data: SyntheticRev
     found = {key: float(value) for key, value in runner.callback_metrics.items()}
     assert all(value == value for value in found.values()), "nothing is NaN"
     assert ("mitigation/weight_max" in found) == (name in ("weighting", "both", "more"))
-    said = module.goal(whole(data, "train"))
+    said = module.soft_target(whole(data, "train"))
     with torch.no_grad():
         logits = module.network.eval()(whole(data, "train")).logits
     constant = said.mean(dim=0).log().expand_as(said)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from lightning_attn.errors import InputError
 from lightning_attn.mitigations.mask_classifier import mask_features
-from lightning_attn.mitigations.random_attention import RandomAttention, Shuffled, seeded
-from lightning_attn.ops.randomness import mix
+from lightning_attn.mitigations.random_attention import RandomAttention, Shuffled
+from lightning_attn.ops.randomness import mix, seeded
 from lightning_attn.types import Batch, DataSchema
 
 #: From the number of a batch and the batch to the mask that an evaluator sees, shape ``(B, L)``.

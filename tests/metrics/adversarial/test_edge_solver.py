@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.spatial.distance import jensenshannon
 
-from lightning_attn.encoders import Average
+from lightning_attn.encoders import TokenMLP
 from lightning_attn.metrics.adversarial import EdgeSolver, PublishedSolver
 from lightning_attn.networks import PooledNetwork
 from lightning_attn.ops.divergence import total_variation
@@ -128,7 +128,7 @@ def test_under_a_linear_head_the_maximum_itself_is_found(seed):
 def two_classes(weight: float = 0.1) -> PooledNetwork:
     """Log-odds are 2 * weight * the first number of the pooled value."""
     torch.manual_seed(0)
-    network = PooledNetwork(Average(4, 3)).build(DataSchema(num_classes=2, vocabulary_size=VOCABULARY)).eval()
+    network = PooledNetwork(TokenMLP(4, 3)).build(DataSchema(num_classes=2, vocabulary_size=VOCABULARY)).eval()
     with torch.no_grad():
         network.head.layers.bias.zero_()
         network.head.layers.weight.zero_()
@@ -198,7 +198,7 @@ def test_finds_at_least_what_the_published_search_finds(kind, classes):
 def test_more_classes_than_an_edge_can_serve_take_more_positions():
     """Three positions, each sure of a class of its own, and an output that is unsure: weights are all but unique."""
     torch.manual_seed(0)
-    network = PooledNetwork(Average(4, 3)).build(DataSchema(num_classes=3, vocabulary_size=VOCABULARY)).eval()
+    network = PooledNetwork(TokenMLP(4, 3)).build(DataSchema(num_classes=3, vocabulary_size=VOCABULARY)).eval()
     with torch.no_grad():
         network.head.layers.bias.zero_()
         network.head.layers.weight.copy_(torch.eye(3))

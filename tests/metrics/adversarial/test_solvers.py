@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_attn.encoders import Average
+from lightning_attn.encoders import TokenMLP
 from lightning_attn.errors import InputError
 from lightning_attn.metrics.adversarial import EdgeSolver, PublishedSolver
-from lightning_attn.networks import MLPHead, PooledNetwork
+from lightning_attn.networks import MLPClassifier, PooledNetwork
 from lightning_attn.ops.divergence import jensen_shannon, total_variation
 from lightning_attn.types import AttentionOutput, DataSchema
 from tests.networks.test_classify_many import Nonlinear
@@ -21,9 +21,9 @@ from tests.toys import VOCABULARY, alone, toy_batch
 
 SOLVERS = {"ours": EdgeSolver(), "published": PublishedSolver(adversaries=2, steps=10)}
 KINDS = {
-    "linear": lambda: PooledNetwork(Average(6, 5)),
-    "mlp": lambda: PooledNetwork(Average(6, 5), head=MLPHead(8, dropout=0.5)),
-    "own": lambda: Nonlinear(Average(6, 5)),
+    "linear": lambda: PooledNetwork(TokenMLP(6, 5)),
+    "mlp": lambda: PooledNetwork(TokenMLP(6, 5), head=MLPClassifier(8, dropout=0.5)),
+    "own": lambda: Nonlinear(TokenMLP(6, 5)),
 }
 
 

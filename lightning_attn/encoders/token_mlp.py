@@ -13,7 +13,7 @@ from lightning_attn.perturbation.removal import follows
 from lightning_attn.types import Batch
 
 
-class Average(Encoder):
+class TokenMLP(Encoder):
     """``tanh(W e_i + b)``: every position sees its own token only, so pooling gives a weighted average of words.
 
     The published encoder has 128 units (Jain and Wallace, NAACL 2019, https://arxiv.org/abs/1902.10186). Its values
@@ -43,5 +43,5 @@ class Average(Encoder):
 
     def removal(self) -> LocalKeys | None:
         """No key is computed twice; see :class:`LocalKeys`."""
-        known = follows(self, Average, "embed", "contextualise", "forward")
+        known = follows(self, TokenMLP, "embed", "contextualise", "forward")
         return LocalKeys(self.contextualise) if known else None

@@ -1,4 +1,4 @@
-"""Heads: from the pooled value, and the query where there is one, to logits."""
+"""Classifiers: from the pooled value, and the query where there is one, to logits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Head(nn.Module, ABC):
+class Classifier(nn.Module, ABC):
     """The classifier after pooling."""
 
     layers: nn.Module
@@ -23,7 +23,7 @@ class Head(nn.Module, ABC):
         return cast(Tensor, self.layers(pooled))
 
 
-class LinearHead(Head):
+class LinearClassifier(Classifier):
     """One linear layer."""
 
     def make_layers(self, value_size: int, num_classes: int) -> None:
@@ -31,7 +31,7 @@ class LinearHead(Head):
         self.layers = nn.Linear(value_size, num_classes)
 
 
-class MLPHead(Head):
+class MLPClassifier(Classifier):
     """One hidden ReLU layer with dropout.
 
     Args:
@@ -54,7 +54,7 @@ class MLPHead(Head):
         )
 
 
-class PairHead(nn.Module):
+class PairClassifier(nn.Module):
     """``Linear(tanh(Wp c + Wq z))``, from the pooled value ``c`` and the query's vector ``z``.
 
     Source: the code of Jain and Wallace, NAACL 2019, https://arxiv.org/abs/1902.10186, for question answering and
