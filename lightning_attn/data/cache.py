@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import functools
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,13 @@ from typing import Any
 import numpy as np
 
 from lightning_attn.data.encoded import Array
+from lightning_attn.data.files import digest
 from lightning_attn.errors import InputError
 
-VERSION = 2  # raise it when the same data and settings come to give other arrays or notes
+VERSION = 3  # raise it when the same data and settings come to give other arrays or notes
+MANIFEST = "manifest.json"  # size and SHA-256 of each other file of an entry
+SCRATCH = ".reading-"
+LOCK = "lock"
 
 
 @dataclass
@@ -48,46 +54,111 @@ def fingerprint(facts: dict[str, Any]) -> str:
 
 
 def save(prepared: Prepared, folder: Path) -> None:
-    """Write to a folder beside ``folder`` and rename it, so that a killed or a second process does no harm.
+    """Make prepared data an entry of the cache; a killed or a second process does no harm.
 
     Raises:
         InputError: The cache cannot be written.
     """
-    building = _new_folder(folder.parent, f".{folder.name}-")
+    with scratch(folder.parent) as building:
+        publish(building, prepared, folder)
+
+
+def publish(building: Path, prepared: Prepared, folder: Path) -> None:
+    """Turn a :func:`scratch` folder into an entry of the cache.
+
+    Args:
+        building: The folder; what stands in ``building / "entry"`` already becomes part of the entry.
+        prepared: What else belongs to it.
+        folder: The entry's place in the cache.
+
+    Raises:
+        InputError: The cache cannot be written.
+    """
+    entry = building / "entry"
     try:
+        entry.mkdir(exist_ok=True)
         for name, array in prepared.arrays.items():
-            np.save(building / f"{name}.npy", array)
-        (building / "state.json").write_text(json.dumps({"state": prepared.state, "notes": prepared.notes}))
-        building.chmod(0o755)  # mkdtemp keeps others out, but a cache may be shared
-        os.rename(building, folder)  # noqa: PTH104, Path.rename is the same call
+            np.save(entry / f"{name}.npy", array)
+        (entry / "state.json").write_text(json.dumps({"state": prepared.state, "notes": prepared.notes}))
+        files = {path.name: [path.stat().st_size, digest(path)] for path in sorted(entry.iterdir())}
+        (entry / MANIFEST).write_text(json.dumps(files))
+        os.rename(entry, folder)  # noqa: PTH104, Path.rename is the same call
     except OSError as error:
         if not folder.is_dir():  # a full disk, say; otherwise another process was first, with the same content
             raise _unwritable(folder.parent, error) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 @contextmanager
 def scratch(root: Path) -> Iterator[Path]:
-    """A folder in the cache ``root`` that is gone when the block is left.
+    """A folder in the cache ``root`` that is gone when the block is left; those of killed processes go first.
 
     Raises:
         InputError: The cache cannot be written.
     """
-    folder = _new_folder(root, ".reading-")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(root)
+        folder = Path(tempfile.mkdtemp(prefix=".new-", dir=root))
+        lock = (folder / LOCK).open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the system lets go of it when this process ends, however it ends
+        folder = folder.rename(root / folder.name.replace(".new-", SCRATCH))  # from here on it may be swept
+    except OSError as error:
+        raise _unwritable(root, error) from None
     try:
         yield folder
     finally:
+        lock.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def load(folder: Path) -> Prepared | None:
-    """What :func:`save` wrote, its arrays memory-mapped; None if there is nothing."""
+    """What :func:`save` wrote, its arrays memory-mapped; None if there is nothing.
+
+    An entry whose files are not those of its manifest is removed, so that it is made again.
+    """
     if not folder.is_dir():
+        return None
+    if not _is_whole(folder):
+        broken = folder.with_name(f"{SCRATCH}{folder.name}-{os.getpid()}")
+        with suppress(OSError):  # another process may have moved it away first
+            folder.rename(broken)
+        shutil.rmtree(broken, ignore_errors=True)
         return None
     arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
     content = json.loads((folder / "state.json").read_text())
     return Prepared(arrays, content["state"], content["notes"])
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the files of an entry have the sizes and digests of its manifest."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        stats = {name: (folder / name).stat() for name in manifest}
+        return all(
+            stats[name].st_size == size and _digest(folder / name, stats[name].st_mtime_ns, size) == sha
+            for name, (size, sha) in manifest.items()
+        )
+    except (OSError, ValueError, TypeError, AttributeError):  # files are missing, or the manifest is damaged itself
+        return False
+
+
+@functools.cache
+def _digest(path: Path, modified: int, size: int) -> str:
+    """Digest of a file, read once per process as long as the file is not written to again."""
+    return digest(path)
+
+
+def _remove_leftovers(root: Path) -> None:
+    """Remove the scratch folders of processes that are gone: nobody holds their locks."""
+    for folder in root.glob(f"{SCRATCH}*"):
+        try:
+            with (folder / LOCK).open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        except FileNotFoundError:  # of a version without locks, or half removed
+            pass
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def opened(
@@ -116,14 +187,6 @@ def opened(
     if found is None:
         raise InputError(f"The cache folder {folder} vanished while it was being written.")
     return found
-
-
-def _new_folder(root: Path, prefix: str) -> Path:
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=prefix, dir=root))
-    except OSError as error:
-        raise _unwritable(root, error) from None
 
 
 def _unwritable(root: Path, error: OSError) -> InputError:

@@ -1,5 +1,7 @@
 import errno
 import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +51,34 @@ def test_a_killed_writer_leaves_no_entry(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(KeyboardInterrupt):
         cache.save(prepared(), tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["train.ids.npy", "state.json", "manifest.json"])
+@pytest.mark.parametrize("damage", ["removed", "emptied", "cut", "other bytes"])
+def test_a_damaged_entry_is_made_again(tmp_path: Path, name: str, damage: str) -> None:
+    def entry() -> cache.Prepared:
+        return cache.opened(tmp_path, {"a": 1}, prepared)
+
+    entry()
+    [folder] = tmp_path.iterdir()
+    content = (folder / name).read_bytes()
+    (folder / name).unlink()
+    if damage != "removed":
+        (folder / name).write_bytes({"emptied": b"", "cut": content[:-1], "other bytes": content[::-1]}[damage])
+    assert entry().arrays["train.ids"].tolist() == [0, 1, 2, 3, 4]
+    assert (folder / name).read_bytes() == content
+    assert [*tmp_path.iterdir()] == [folder]
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_in_use_stays(tmp_path: Path) -> None:
+    script = (
+        "import os, pathlib, sys; from lightning_attn.data import cache\n"
+        "scratch = cache.scratch(pathlib.Path(sys.argv[1])); scratch.__enter__(); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False).returncode == -9
+    assert len([*tmp_path.iterdir()]) == 1
+    with cache.scratch(tmp_path) as first, cache.scratch(tmp_path) as second:
+        assert {*tmp_path.iterdir()} == {first, second}
 
 
 def test_an_unwritable_cache_is_named(tmp_path: Path) -> None:

@@ -1,14 +1,12 @@
-"""Bags as they come from files, on their way to the cache: `FeatureFile`, `RawBags`, `keep`."""
+"""Bags as they come from files, on their way to the cache: `FeatureFile`, `RawBags`."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -108,24 +106,3 @@ def first_bad(rows: Array) -> tuple[int, int] | None:
         return None
     row, column = np.argwhere(~np.isfinite(rows.reshape(len(rows), -1)))[0]
     return int(row), int(column)
-
-
-def keep(entry: Path, folder: Path, arrays: dict[str, Array], state: dict[str, Any], notes: list[str]) -> None:
-    """Make a folder, in which the features are already, an entry of the cache; see `cache.load`.
-
-    Args:
-        entry: The folder.
-        folder: Its place in the cache, on the same disk.
-        arrays: What else belongs to it.
-        state: Plain values.
-        notes: Sentences for the user.
-    """
-    for name, array in arrays.items():
-        np.save(entry / f"{name}.npy", array)
-    (entry / "state.json").write_text(json.dumps({"state": state, "notes": notes}))
-    entry.chmod(0o755)  # the cache may be shared
-    try:
-        os.rename(entry, folder)  # noqa: PTH104, Path.rename is the same call
-    except OSError:
-        if not folder.is_dir():  # otherwise another process was first, with the same content
-            raise

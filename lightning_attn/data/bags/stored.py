@@ -12,7 +12,7 @@ import numpy as np
 from lightning_attn.data import cache
 from lightning_attn.data.bags.base import Opened, SetDataModule
 from lightning_attn.data.bags.dataset import BagDataset, Bags
-from lightning_attn.data.bags.store import FeatureFile, RawBags, keep
+from lightning_attn.data.bags.store import FeatureFile, RawBags
 from lightning_attn.data.bags.streams import SPLITS
 from lightning_attn.data.encoded import Array, offsets_of
 from lightning_attn.data.files import digest
@@ -156,7 +156,7 @@ class StoredBagDataModule(SetDataModule):
         if found is None:
             try:
                 with cache.scratch(root) as scratch:
-                    self._build(scratch / "entry", folder)
+                    self._build(scratch, folder)
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise
@@ -168,7 +168,8 @@ class StoredBagDataModule(SetDataModule):
             raise InputError(f"The cache folder {folder} vanished while it was being written.")
         return found
 
-    def _build(self, entry: Path, folder: Path) -> None:
+    def _build(self, building: Path, folder: Path) -> None:
+        entry = building / "entry"
         entry.mkdir()
         with FeatureFile(entry / "features.npy") as features:
             raw = self.read(features)
@@ -176,7 +177,7 @@ class StoredBagDataModule(SetDataModule):
         arrays = {"offsets": offsets_of(raw.sizes), "names": np.array(raw.names, dtype=str), **splits}
         if raw.evidence is not None:
             arrays["evidence"] = raw.evidence.astype(np.float32)
-        keep(entry, folder, arrays, {"labels": raw.labels, "classes": raw.classes}, notes)
+        cache.publish(building, cache.Prepared(arrays, {"labels": raw.labels, "classes": raw.classes}, notes), folder)
 
     def _divide(self, raw: RawBags) -> tuple[dict[str, Array], list[str]]:
         """The bags of each split, ascending, and how they were found."""
