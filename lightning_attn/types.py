@@ -172,6 +172,10 @@ class AttentionOutput:
         heads: Weights of each of M attention heads, shape ``(B, M, L)``, for networks that have several; their shares
             are in ``values`` then, and ``attention`` is their mean. None for networks of one.
         head_scores: Scores of each attention head, as ``scores``, shape ``(B, M, L)``; None for networks of one.
+        keys: What the attention layer scores, as :meth:`AttentionNetwork.encode` gives it, shape ``(B, L, K)``; ``(N,
+            K)`` if the batch is packed. Every network of this package fills it; None where somebody else's does not.
+        embeddings: What :meth:`AttentionNetwork.embed` gave or the caller put in its place, shape ``(B, L, E)``; ``(N,
+            E)`` if the batch is packed, and more dimensions where those of an instance have more. None as for ``keys``.
     """
 
     logits: Tensor
@@ -181,6 +185,15 @@ class AttentionOutput:
     values: Tensor
     heads: Tensor | None = None
     head_scores: Tensor | None = None
+    keys: Tensor | None = None
+    embeddings: Tensor | None = None
+
+    def detach(self) -> AttentionOutput:
+        """The same numbers without gradients."""
+        tensors = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return dataclasses.replace(
+            self, **{name: tensor.detach() for name, tensor in tensors.items() if tensor is not None}
+        )
 
 
 @dataclass(frozen=True)

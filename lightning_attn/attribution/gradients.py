@@ -90,11 +90,4 @@ def embedding_gradient(
         logits = network.classify(output.values, output.attention.detach(), copy) if attention_fixed else output.logits
         chosen = output.logits.detach().argmax(dim=-1) if target is None else target.clone()
         (gradient,) = torch.autograd.grad(explained_probability(network, logits, chosen).sum(), embeddings)
-    detached = AttentionOutput(
-        output.logits.detach(),
-        output.attention.detach(),
-        output.learned.detach(),
-        output.scores.detach(),
-        output.values.detach(),
-    )
-    return EmbeddingGradient(gradient, embeddings.detach(), chosen, detached)
+    return EmbeddingGradient(gradient, embeddings.detach(), chosen, output.detach())

@@ -145,13 +145,15 @@ class AttentionNetwork(nn.Module, ABC):
             attention: Used in place of the scorer's weights, shape ``(B, L)``; no mitigation touches it.
 
         Returns:
-            Logits, weights, scores and values.
+            Logits, weights, scores, values, keys and embeddings.
         """
         batch = self.read_query(batch)
-        keys, values = self.encode(self.embed(batch) if embeddings is None else embeddings, batch)
+        embeddings = self.embed(batch) if embeddings is None else embeddings
+        keys, values = self.encode(embeddings, batch)
         scores, learned, observed = self.attention(keys, batch)
         used = observed if attention is None else attention
-        return AttentionOutput(self.classify(values, used, batch), used, learned, scores, values)
+        logits = self.classify(values, used, batch)
+        return AttentionOutput(logits, used, learned, scores, values, keys=keys, embeddings=embeddings)
 
     def removal(self, perturbation: Perturbation) -> Removal:
         """How the perturbation sweep gets logits of variants: by reading each, unless a network knows a shortcut."""

@@ -62,7 +62,8 @@ class MultiHeadBagNetwork(InstanceNetwork):
         self, batch: Batch, *, embeddings: Tensor | None = None, attention: Tensor | None = None
     ) -> AttentionOutput:
         """See :meth:`AttentionNetwork.forward`; values have shape ``(B, L, M * H)``."""
-        keys, values = self.encode(self.embed(batch) if embeddings is None else embeddings, batch)
+        embeddings = self.embed(batch) if embeddings is None else embeddings
+        keys, values = self.encode(embeddings, batch)
         found = self.attention.heads(keys, batch)
         shares = found.shares(batch)
         fixed = _blocks(values, shares.detach())
@@ -73,7 +74,7 @@ class MultiHeadBagNetwork(InstanceNetwork):
             logits = self.classify(fixed, attention, batch)
         learned = found.learned.mean(dim=1)
         return AttentionOutput(
-            logits, attention, learned, found.mean_scores(), fixed, heads=found.observed, head_scores=found.scores
+            logits, attention, learned, found.mean_scores(), fixed, found.observed, found.scores, keys, embeddings
         )
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -13,6 +14,8 @@ from lightning_attn.errors import InputError
 from lightning_attn.metrics import DEFAULT_MEASURES, MEASURES, Settings, measure
 from lightning_attn.perturbation.sweep import Replace
 from lightning_attn.types import Batch
+from tests.tiny_models import toy_transformer
+from tests.toy_bags import toy_bag_network, toy_bags
 from tests.toys import alone, toy_batch, toy_network
 
 ALL = tuple(MEASURES)
@@ -166,3 +169,21 @@ def test_only_what_is_asked_for_is_run():
 def test_an_unknown_measure_is_answered_with_those_that_exist():
     with pytest.raises(InputError, match=r"no measure 'faithfulness/tau'.*faithfulness/kendall_loo"):
         measure(toy_network(), toy_batch(), ["faithfulness/tau"])
+
+
+@pytest.mark.parametrize(
+    ("network", "batch"),
+    [(toy_network(), toy_batch()), (toy_bag_network("class"), toy_bags()), (toy_transformer(), toy_batch())],
+    ids=["pooled", "class", "bert"],
+)
+def test_the_output_is_the_same_whatever_is_measured(network, batch):
+    _, expected = measure(network, batch, ["attention/entropy"])
+    _, output = measure(network, batch, ["attention/entropy", "faithfulness/kendall_gradient"])
+    for field in dataclasses.fields(expected):
+        own, theirs = getattr(output, field.name), getattr(expected, field.name)
+        assert (own is None) == (theirs is None), field.name
+        if own is not None:
+            torch.testing.assert_close(own, theirs)
+            assert not own.requires_grad
+    assert expected.keys is not None
+    assert expected.embeddings is not None

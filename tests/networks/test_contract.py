@@ -72,7 +72,10 @@ def test_handing_back_the_attention_reproduces_the_logits(built: AttentionNetwor
 
 
 def test_handing_back_the_embeddings_reproduces_the_logits(built: AttentionNetwork, batch: Batch) -> None:
-    torch.testing.assert_close(built(batch, embeddings=built.embed(batch)).logits, built(batch).logits)
+    output, embeddings = built(batch), built.embed(batch)
+    torch.testing.assert_close(built(batch, embeddings=embeddings).logits, output.logits)
+    torch.testing.assert_close(output.embeddings, embeddings)
+    torch.testing.assert_close(output.keys, built.encode(embeddings, batch)[0])
 
 
 def test_mixed_precision_gives_a_distribution_too(built: AttentionNetwork, batch: Batch) -> None:

@@ -179,14 +179,15 @@ class TransformerNetwork(TransformerModel):
         Raises:
             InputError: The batch is longer than the model can read.
         """
-        found, values, logits = self._run(self.embed(batch) if embeddings is None else embeddings, batch)
+        embeddings = self.embed(batch) if embeddings is None else embeddings
+        found, values, logits = self._run(embeddings, batch)
         if attention is None:
             attention = found.observed.mean(dim=1)
         else:
             logits = self.classify(values, attention, batch)
-        learned = found.learned.mean(dim=1)
+        learned, keys = found.learned.mean(dim=1), found.scores.transpose(1, 2)
         return AttentionOutput(
-            logits, attention, learned, found.mean_scores(), values, heads=found.observed, head_scores=found.scores
+            logits, attention, learned, found.mean_scores(), values, found.observed, found.scores, keys, embeddings
         )
 
     def classify(self, values: Tensor, attention: Tensor, batch: Batch) -> Tensor:

@@ -162,13 +162,16 @@ class TransformerQANetwork(TransformerModel):
         """
         if attention is not None:
             raise self._no_place()
+        embeddings = self.embed(batch) if embeddings is None else embeddings
         last = _LastWeights(self.depth)
         logits = self.spans(self.ends(batch, embeddings, last))
         rows = self.reading_rows(batch).to(last.weights.dtype)
         received = torch.einsum("bq,bqk->bk", rows, last.weights.mean(dim=1))
         lowest = torch.finfo(received.dtype).min
         scores = received.clamp(min=torch.finfo(received.dtype).tiny).log().masked_fill(~batch.valid, lowest)
-        return AttentionOutput(logits, received, received, scores, last.values)
+        return AttentionOutput(
+            logits, received, received, scores, last.values, keys=scores[..., None], embeddings=embeddings
+        )
 
     def encode(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Scores of the last layer, ``(B, L, 1)``, and what its weights multiply, ``(B, L, H)``."""
