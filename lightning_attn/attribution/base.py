@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.ops.registry import Registry
 from lightning_attn.types import Batch
 
 #: Attribution methods by the name that the command line knows.
-METHODS: dict[str, type[Attribution]] = {}
+METHODS: Registry[type[Attribution]] = Registry("attribution method", "methods")
 
-
-def register(name: str) -> Callable[[type[Attribution]], type[Attribution]]:
-    """Class decorator that makes a method known under ``name``."""
-
-    def add(method: type[Attribution]) -> type[Attribution]:
-        METHODS[name] = method
-        return method
-
-    return add
+#: Class decorator that makes a method known under a name.
+register = METHODS.register
 
 
 def get(name: str, **options: Any) -> Attribution:
@@ -33,8 +25,6 @@ def get(name: str, **options: Any) -> Attribution:
     Raises:
         InputError: There is no method of that name.
     """
-    if name not in METHODS:
-        raise InputError(f"There is no attribution method {name!r}; the methods are {', '.join(sorted(METHODS))}.")
     return METHODS[name](**options)
 
 

@@ -30,6 +30,7 @@ from lightning_attn.cli.console import quiet
 from lightning_attn.cli.hub_models import explained_by, read_transformer
 from lightning_attn.data.conllu import read_conllu
 from lightning_attn.errors import InputError
+from lightning_attn.ops.registry import Registry
 from lightning_attn.visualization.heads_figure import heads_figure
 
 _PICTURES = (".png", ".svg", ".pdf")
@@ -154,14 +155,16 @@ def _parser() -> Arguments:
 
 
 def _criteria(arguments: Namespace) -> list[Criterion]:
-    made: dict[str, Criterion] = {
-        "syntactic": Syntactic(arguments.margin, arguments.direction),
-        "positional": Positional(arguments.offset_share),
-    }
+    criteria: Registry[Criterion] = Registry(
+        "criterion",
+        "criteria",
+        {
+            "syntactic": Syntactic(arguments.margin, arguments.direction),
+            "positional": Positional(arguments.offset_share),
+        },
+    )
     names = list(dict.fromkeys(name.strip() for name in arguments.criteria.split(",") if name.strip()))
-    if unknown := [name for name in names if name not in made] or ([""] if not names else []):
-        raise InputError(f"There is no criterion {unknown[0]!r}; the criteria are {', '.join(made)}.")
-    return [made[name] for name in names]
+    return [criteria[name] for name in names or [""]]
 
 
 def _check(aligned: AlignedTexts, criteria: Sequence[Criterion], arguments: Namespace) -> None:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from lightning_attn.errors import InputError
+from lightning_attn.ops.registry import Registry
 
 #: What single precision cannot tell from 0 beside 1: no weight and no probability counts as less, where one member's 0
 #: would otherwise overrule all others.
@@ -128,12 +128,11 @@ class MeanRank(Combination):
 
 
 #: By the name that the command line takes.
-COMBINATIONS: dict[str, type[Combination]] = {
-    "mean": MeanProbability,
-    "geometric": GeometricMean,
-    "logit": MeanLogit,
-    "rank": MeanRank,
-}
+COMBINATIONS: Registry[type[Combination]] = Registry(
+    "combination",
+    "combinations",
+    {"mean": MeanProbability, "geometric": GeometricMean, "logit": MeanLogit, "rank": MeanRank},
+)
 
 
 def get_combination(name: str) -> Combination:
@@ -142,6 +141,4 @@ def get_combination(name: str) -> Combination:
     Raises:
         InputError: There is none of that name.
     """
-    if name not in COMBINATIONS:
-        raise InputError(f"There is no combination {name!r}; the combinations are {', '.join(sorted(COMBINATIONS))}.")
     return COMBINATIONS[name]()

@@ -155,7 +155,7 @@ def refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[st
         (["--margin=1"], "must be in [0, 1), not 1"),
         (["--offset_share=0"], "must be in (0, 1), not 0"),
         (["--direction=up"], "no direction 'up'"),
-        (["--criteria=both"], "no criterion 'both'; the criteria are syntactic, positional"),
+        (["--criteria=both"], "no criterion 'both'; the criteria are positional, syntactic"),
         (["--criteria=,"], "no criterion ''"),
         (["--criteria=syntactic", "--relations=iobj,csubj"], "has no dependency called iobj or csubj"),
         (["--criteria=syntactic", "--ignore_special"], "No attention head of the model is important"),

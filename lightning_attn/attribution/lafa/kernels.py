@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_attn.errors import InputError
+from lightning_attn.ops.registry import Registry
 
 
 @dataclass
@@ -129,14 +130,18 @@ class Indicator(Kernel):
 
 
 #: By the name that the command line takes.
-KERNELS: dict[str, type[Kernel]] = {
-    "rbf": Rbf,
-    "cubic": Cubic,
-    "cosine": Cosine,
-    "laplacian": Laplacian,
-    "inverse_clipped_distance": InverseClippedDistance,
-    "indicator": Indicator,
-}
+KERNELS: Registry[type[Kernel]] = Registry(
+    "kernel",
+    "kernels",
+    {
+        "rbf": Rbf,
+        "cubic": Cubic,
+        "cosine": Cosine,
+        "laplacian": Laplacian,
+        "inverse_clipped_distance": InverseClippedDistance,
+        "indicator": Indicator,
+    },
+)
 
 
 def get_kernel(name: str) -> Kernel:
@@ -145,8 +150,6 @@ def get_kernel(name: str) -> Kernel:
     Raises:
         InputError: There is none of that name.
     """
-    if name not in KERNELS:
-        raise InputError(f"There is no kernel {name!r}; the kernels are {', '.join(sorted(KERNELS))}.")
     return KERNELS[name]()
 
 
