@@ -1,15 +1,13 @@
 """Callbacks: when to measure, what to show, what to keep."""
 
 from lightning_attn.callbacks.answer_recall import AnswerRecallCallback
-from lightning_attn.callbacks.answers_file import AnswersFile
 from lightning_attn.callbacks.attention_table import AttentionTableCallback
 from lightning_attn.callbacks.bag_images import BagImagesCallback
 from lightning_attn.callbacks.checkpoint import BestAndLastCheckpoint
-from lightning_attn.callbacks.disagreement import DisagreementCallback
 from lightning_attn.callbacks.epoch_lines import EpochLines
 from lightning_attn.callbacks.faithfulness import FaithfulnessCallback
 from lightning_attn.callbacks.instances import InstanceCallback
-from lightning_attn.callbacks.predictions import PredictionsFile
+from lightning_attn.callbacks.predictions import AnswersFile, PredictionsFile
 from lightning_attn.callbacks.shortcut import ShortcutProbe
 from lightning_attn.callbacks.step_seed import StepSeed
 
@@ -19,7 +17,6 @@ __all__ = [
     "AttentionTableCallback",
     "BagImagesCallback",
     "BestAndLastCheckpoint",
-    "DisagreementCallback",
     "EpochLines",
     "FaithfulnessCallback",
     "InstanceCallback",

@@ -8,8 +8,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 
 from lightning_attn.attribution import get
-from lightning_attn.callbacks.sampled import SampledCallback, Split
-from lightning_attn.callbacks.timing import network_of
+from lightning_attn.callbacks.sampled import SampledCallback, Split, network_of
 from lightning_attn.data.squad import SQuADDataModule
 from lightning_attn.errors import InputError
 from lightning_attn.metrics.answers import AnswerRecall

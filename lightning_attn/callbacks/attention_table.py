@@ -8,10 +8,8 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_attn.callbacks.gathering import gathered
 from lightning_attn.callbacks.media import Cell, Media, show
-from lightning_attn.callbacks.sampled import SampledCallback, Split
-from lightning_attn.callbacks.timing import moment_of, network_of
+from lightning_attn.callbacks.sampled import SampledCallback, Split, gathered, moment_of, network_of
 from lightning_attn.data.corpus import CorpusDataModule
 from lightning_attn.ops.evaluation import evaluating
 from lightning_attn.runs.folder import folder_of

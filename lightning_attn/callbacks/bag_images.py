@@ -8,10 +8,8 @@ from dataclasses import asdict, dataclass
 import torch
 from pytorch_lightning import LightningModule, Trainer
 
-from lightning_attn.callbacks.gathering import gathered
 from lightning_attn.callbacks.media import publish
-from lightning_attn.callbacks.sampled import SampledCallback, Split
-from lightning_attn.callbacks.timing import moment_of, network_of
+from lightning_attn.callbacks.sampled import SampledCallback, Split, gathered, moment_of, network_of
 from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.ops.evaluation import evaluating

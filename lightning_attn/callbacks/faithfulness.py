@@ -9,9 +9,8 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor, nn
 
-from lightning_attn.callbacks.sampled import SPLITS, SampledCallback, Split
+from lightning_attn.callbacks.sampled import SPLITS, SampledCallback, Split, network_of
 from lightning_attn.callbacks.shortcut import ShortcutProbe
-from lightning_attn.callbacks.timing import network_of
 from lightning_attn.metrics import (
     COSTLY_MEASURES,
     ERASURE,

@@ -13,8 +13,7 @@ from torchmetrics import Metric
 from lightning_attn import attribution
 from lightning_attn.attribution import Attribution, GradientXInput, Occlusion
 from lightning_attn.callbacks.faithfulness import ExampleSum
-from lightning_attn.callbacks.sampled import SPLITS, SampledCallback, Split
-from lightning_attn.callbacks.timing import network_of
+from lightning_attn.callbacks.sampled import SPLITS, SampledCallback, Split, network_of
 from lightning_attn.errors import InputError
 from lightning_attn.metrics import ExampleMean
 from lightning_attn.metrics.functional import INSTANCE_MEASURES, instance_measures, ranked_measures

@@ -1,21 +1,27 @@
-"""A callback that measures or shows something of the same examples at every evaluation: `SampledCallback`."""
+"""Callbacks that look at the same examples at every evaluation: `SampledCallback`, its `ExampleSample`, and helpers."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
+import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.strategies import Strategy
+from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
 
-from lightning_attn.callbacks.sampling import ExampleSample
-from lightning_attn.callbacks.timing import measures_now, network_of
 from lightning_attn.errors import InputError
+from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.ops.randomness import mix
 from lightning_attn.types import Batch
 
+T = TypeVar("T")
 Split = Literal["val", "test"]
 SPLITS: tuple[Split, ...] = ("val", "test")
+_NEVER = torch.iinfo(torch.int64).max
 
 
 class SampledCallback(Callback, ABC):
@@ -128,3 +134,111 @@ class SampledCallback(Callback, ABC):
             raise InputError(
                 f"{type(self).__name__} knows no {kind} {unknown[0]!r}; the {kind}s are {', '.join(known)}."
             )
+
+
+class ExampleSample:
+    """Keeps the ``size`` examples of an evaluation epoch whose rows come first in a random order of all rows.
+
+    The order is a hash of ``Batch.index``: it depends on neither the length of the data set, nor the order of the
+    batches, nor the number of processes, and a file that is sorted by class gives all its classes. Processes talk
+    once an epoch, in :meth:`collected`.
+
+    Args:
+        size: Examples to keep, on all processes together; None keeps all.
+        seed: Another seed, other examples.
+    """
+
+    def __init__(self, size: int | None, seed: int = 0) -> None:
+        self.size = size
+        self.seed = seed
+        self._parts: list[tuple[Batch, Tensor]] = []
+        self._keys: Tensor | None = None
+
+    def clear(self) -> None:
+        """Forget the examples of the last epoch."""
+        self._parts, self._keys = [], None
+
+    def add(self, batch: Batch) -> None:
+        """Keep those rows of a batch that may turn out to be chosen; a row that is there already is not kept again."""
+        # Normal tensors, which may be differentiated later, also where Lightning evaluates in inference mode.
+        with torch.inference_mode(False), torch.no_grad():
+            keys = mix(mix(batch.index.clone()) + mix(torch.tensor(self.seed, device=batch.device)))
+            known = keys.new_empty(0) if self._keys is None else self._keys
+            new = ~torch.isin(keys, known)
+            if self.size is not None and len(known) >= self.size:
+                new &= keys < known[-1]
+            rows = new.nonzero().squeeze(-1)
+            if len(rows):
+                self._parts.append((batch.apply(torch.clone).select(rows), keys[rows]))
+                self._keys = torch.unique(torch.cat([known, keys[rows]]))[: self.size]
+
+    def collected(self, strategy: Strategy | None = None) -> list[Batch]:
+        """The chosen examples of this process; every process must call it.
+
+        Args:
+            strategy: The Trainer's; None where this process is the only one.
+
+        Returns:
+            What was chosen of each batch that was added, padded, but without columns that are padding only. How
+            examples are grouped does not depend on the number of processes if the batches do not: floating-point
+            results are then the same to the last bit.
+        """
+        last = _NEVER if self.size is None else self._last_key(strategy)
+        chosen = [_trimmed(part.select((keys <= last).nonzero().squeeze(-1)).padded()) for part, keys in self._parts]
+        return [part for part in chosen if len(part)]
+
+    def _last_key(self, strategy: Strategy | None) -> int:
+        """Key of the last example chosen on any process."""
+        assert self.size is not None
+        if strategy is None:
+            return _NEVER if self._keys is None else int(self._keys[-1])
+        mine = torch.full((self.size,), _NEVER, device=strategy.root_device)
+        if self._keys is not None:
+            mine[: len(self._keys)] = self._keys
+        everywhere = torch.unique(strategy.all_gather(mine))[: self.size]
+        return int(everywhere[-1])
+
+
+def _trimmed(batch: Batch) -> Batch:
+    length = int(batch.valid.sum(dim=1).max()) if len(batch) else 0
+    return batch.shortened(length)
+
+
+def measures_now(trainer: Trainer, every_n_epochs: int) -> bool:
+    """Whether this evaluation is one to measure: each n-th epoch of fit, and always in validate and test.
+
+    Never during the sanity check: media logged there would look like those of epoch 0.
+    """
+    if trainer.sanity_checking:
+        return False
+    return trainer.state.fn != TrainerFn.FITTING or (trainer.current_epoch + 1) % every_n_epochs == 0
+
+
+def moment_of(trainer: Trainer) -> str:
+    """``epoch 3``, or ``validate`` or ``test`` of a network that is not being trained."""
+    state = trainer.state.fn
+    return f"epoch {trainer.current_epoch}" if state in (None, TrainerFn.FITTING) else state.value
+
+
+def network_of(pl_module: LightningModule) -> AttentionNetwork:
+    """The network that ``pl_module`` trains.
+
+    Raises:
+        InputError: It has none.
+    """
+    network = getattr(pl_module, "network", None)
+    if not isinstance(network, AttentionNetwork):
+        raise InputError(
+            f"{type(pl_module).__name__} has no attribute `network` of type AttentionNetwork, which the attention "
+            "callbacks measure; use AttentionClassifier, or set self.network."
+        )
+    return network
+
+
+def gathered(trainer: Trainer, items: Sequence[T]) -> list[T]:
+    """The items of all processes, in the order of the processes; every process must call it."""
+    if trainer.world_size == 1:
+        return list(items)
+    parts: list[list[T]] = [[] for _ in range(trainer.world_size)]
+    torch.distributed.all_gather_object(parts, list(items))
+    return [item for part in parts for item in part]

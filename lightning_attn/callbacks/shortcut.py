@@ -9,9 +9,7 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning import LightningModule, Trainer
 
-from lightning_attn.callbacks.gathering import gathered
-from lightning_attn.callbacks.sampled import SampledCallback, Split
-from lightning_attn.callbacks.timing import network_of
+from lightning_attn.callbacks.sampled import SampledCallback, Split, gathered, network_of
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.errors import InputError
 from lightning_attn.metrics.functional.evaluators import Evaluator, MaskJudge, Training

@@ -27,10 +27,9 @@ from lightning_attn import (  # noqa: F401 - names of classes
     optim,
     tasks,
 )
-from lightning_attn.callbacks.answers_file import AnswersFile
 from lightning_attn.callbacks.checkpoint import BestAndLastCheckpoint
 from lightning_attn.callbacks.epoch_lines import EpochLines
-from lightning_attn.callbacks.predictions import PredictionsFile
+from lightning_attn.callbacks.predictions import AnswersFile, PredictionsFile
 from lightning_attn.callbacks.step_seed import StepSeed
 from lightning_attn.cli.console import quiet
 from lightning_attn.cli.parse_errors import refusal, sentence

@@ -1,32 +1,23 @@
-"""The four experiments of "Attention is not Explanation": from a network and a batch to figures for each example."""
+"""The four experiments of "Attention is not Explanation", and ensembles: from a network and a batch to figures."""
 
-from lightning_attn.experiments.adversarial import (
-    Adversarial,
-    AdversarialSolver,
-    EdgeSolver,
-    PublishedSolver,
-    adversarial,
-)
-from lightning_attn.experiments.adversarial_callback import AdversarialCallback, AdversarialRecord
-from lightning_attn.experiments.agreement import Agreement, agreement
-from lightning_attn.experiments.agreement_callback import AgreementCallback, AgreementRecord
+from lightning_attn.experiments.adversarial import AdversarialCallback, AdversarialRecord, adversarial
+from lightning_attn.experiments.agreement import Agreement, AgreementCallback, AgreementRecord, agreement
 from lightning_attn.experiments.base import ExperimentCallback
 from lightning_attn.experiments.counterfactual import (
     AttentionSource,
     Counterfactual,
+    CounterfactualCallback,
+    CounterfactualRecord,
     Other,
+    OtherCheckpoint,
     Random,
     Uniform,
     counterfactual,
 )
-from lightning_attn.experiments.counterfactual_callback import (
-    CounterfactualCallback,
-    CounterfactualRecord,
-    OtherCheckpoint,
-)
-from lightning_attn.experiments.permutation import Permutation, permutation
-from lightning_attn.experiments.permutation_callback import PermutationCallback, PermutationRecord
+from lightning_attn.experiments.disagreement import DisagreementCallback, DisagreementRecord
+from lightning_attn.experiments.permutation import Permutation, PermutationCallback, PermutationRecord, permutation
 from lightning_attn.experiments.record import ExperimentRecord
+from lightning_attn.metrics.adversarial import Adversarial, AdversarialSolver, EdgeSolver, PublishedSolver
 
 __all__ = [
     "Adversarial",
@@ -40,6 +31,8 @@ __all__ = [
     "Counterfactual",
     "CounterfactualCallback",
     "CounterfactualRecord",
+    "DisagreementCallback",
+    "DisagreementRecord",
     "EdgeSolver",
     "ExperimentCallback",
     "ExperimentRecord",

@@ -1,10 +1,13 @@
-"""What the callbacks of the experiments have in common: when they measure, on what, and where the result goes."""
+"""What experiments have in common: the batch in parts; when a callback measures, on what, where the result goes."""
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -14,25 +17,51 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.trainer.states import TrainerFn
 from rich.console import Console
 from rich.progress import track
+from rich.table import Table
 from torch import Tensor
 
-from lightning_attn.callbacks.gathering import gathered
 from lightning_attn.callbacks.media import publish
-from lightning_attn.callbacks.sampled import SampledCallback, Split
-from lightning_attn.callbacks.sampling import ExampleSample
-from lightning_attn.callbacks.timing import moment_of, network_of
+from lightning_attn.callbacks.sampled import (
+    ExampleSample,
+    SampledCallback,
+    Split,
+    gathered,
+    moment_of,
+    network_of,
+)
 from lightning_attn.errors import InputError
 from lightning_attn.experiments.figures import MOST_CLASSES
 from lightning_attn.experiments.record import ExperimentRecord, joined
-from lightning_attn.experiments.terminal import print_summary
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.compatibility import is_plain
+from lightning_attn.ops import parts
 from lightning_attn.ops.evaluation import evaluating
 from lightning_attn.runs.folder import folder_of
-from lightning_attn.types import Batch
+from lightning_attn.types import AttentionOutput, Batch
 
+T = TypeVar("T")
 Result = TypeVar("Result", bound=ExperimentRecord)
 Columns = dict[str, Any]
+
+
+def by_parts(function: Callable[[Batch], T], batch: Batch, max_tokens: int) -> T:
+    """Call ``function`` on padded parts, as :func:`lightning_attn.ops.parts.by_parts` does; no gradients."""
+    with torch.no_grad():
+        return parts.by_parts(lambda rows: function(batch.select(rows).padded()), batch.valid, max_tokens)
+
+
+def by_outputs(
+    function: Callable[[AttentionOutput, Batch], T], network: AttentionNetwork, batch: Batch, max_tokens: int
+) -> T:
+    """As :func:`by_parts`, with what the network computes in evaluation mode for each part, its query read."""
+
+    def run(part: Batch) -> T:
+        with evaluating(network):
+            part = network.read_query(part)
+            output = network(part)
+        return function(output, part)
+
+    return by_parts(run, batch, max_tokens)
 
 
 class ExperimentCallback(SampledCallback, Generic[Result]):
@@ -40,7 +69,7 @@ class ExperimentCallback(SampledCallback, Generic[Result]):
 
     Logs numbers under ``SPLIT/explanation/EXPERIMENT/``, and the means that matter for each predicted class as well,
     where there are at most six. The run folder gets ``explanation/SPLIT/EXPERIMENT.json`` with settings, summary and
-    one row an example, and the figures as PNG and SVG; W&B gets figures and rows, TensorBoard the figures. In fit the
+    one row per example, and the figures as PNG and SVG; W&B gets figures and rows, TensorBoard the figures. In fit the
     files are those of the last measured epoch. In validate and test a table is printed.
 
     Examples for which a value is undefined are left out of its mean, and counted. Fit, validate and test give the
@@ -58,11 +87,16 @@ class ExperimentCallback(SampledCallback, Generic[Result]):
         InputError: A number is below 1, or a split is unknown.
     """
 
-    #: What is found.
+    #: Class of the result.
     record: type[Result]
 
     def __init__(
-        self, every_n_epochs: int, max_examples: int | None, splits: Sequence[Split], max_tokens: int, seed: int
+        self,
+        every_n_epochs: int = 1,
+        max_examples: int | None = 512,
+        splits: Sequence[Split] = ("test",),
+        max_tokens: int = 16384,
+        seed: int = 0,
     ) -> None:
         super().__init__(every_n_epochs, max_examples, seed, splits)
         self._at_least_one(max_tokens=max_tokens)
@@ -75,7 +109,7 @@ class ExperimentCallback(SampledCallback, Generic[Result]):
 
     @abstractmethod
     def measured(self, network: AttentionNetwork, batch: Batch) -> dict[str, Tensor]:
-        """By name, one value an example, shape ``(B,)``, NaN where undefined; called without gradients."""
+        """By name, one value per example, shape ``(B,)``, NaN where undefined; called without gradients."""
 
     def measure(self, network: AttentionNetwork, batches: Iterable[Batch], split: Split = "test") -> Result:
         """Run the experiment without a Trainer.
@@ -96,7 +130,7 @@ class ExperimentCallback(SampledCallback, Generic[Result]):
         device = next(network.parameters()).device
         for batch in batches:
             sample.add(batch.to(device))
-        columns = joined(self._measured(network, sample.collected(), split, shown=True))
+        columns = joined(self._measured(network, sample.collected(), split, progress=True))
         if not columns:
             raise InputError(f"{type(self).__name__} was given no example to measure.")
         return self._record(network, columns, split, split)
@@ -106,8 +140,8 @@ class ExperimentCallback(SampledCallback, Generic[Result]):
         network = network_of(pl_module)
         # Lightning validates in inference mode, whose tensors cannot be differentiated.
         with torch.inference_mode(False):
-            parts = self._measured(network, batches, split, trainer.is_global_zero)
-        columns = joined(gathered(trainer, parts))
+            measured = self._measured(network, batches, split, trainer.is_global_zero)
+        columns = joined(gathered(trainer, measured))
         folder = folder_of(trainer)
         if not columns:
             rank_zero_info(f"{split}/explanation/{self.record.name} is not logged: there was no example.")
@@ -122,14 +156,14 @@ class ExperimentCallback(SampledCallback, Generic[Result]):
                 print_summary(trainer, record, place.with_suffix(".json"))
 
     def _measured(
-        self, network: AttentionNetwork, batches: Sequence[Batch], split: str, shown: bool
+        self, network: AttentionNetwork, batches: Sequence[Batch], split: str, progress: bool
     ) -> list[dict[str, Any]]:
         """Columns of each batch, as arrays."""
-        parts = []
+        measured = []
         console = Console(stderr=True)
-        described = f"{self.record.title} ({split})"
+        title = f"{self.record.title} ({split})"
         for batch in track(
-            batches, described, console=console, transient=True, disable=not shown or not console.is_terminal
+            batches, title, console=console, transient=True, disable=not progress or not console.is_terminal
         ):
             with torch.no_grad():
                 with evaluating(network):
@@ -143,8 +177,8 @@ class ExperimentCallback(SampledCallback, Generic[Result]):
                     "largest_weight": output.attention.masked_fill(~inner, 0.0).amax(dim=-1),
                     **self.measured(network, batch),
                 }
-            parts.append({name: column.cpu().numpy() for name, column in columns.items()})
-        return parts
+            measured.append({name: column.cpu().numpy() for name, column in columns.items()})
+        return measured
 
     def _record(self, network: AttentionNetwork, columns: Columns, split: Split, moment: str) -> Result:
         schema = network.schema
@@ -174,10 +208,47 @@ class ExperimentCallback(SampledCallback, Generic[Result]):
                 pl_module.log(key, float(value), sync_dist=True, reduce_fx="max", batch_size=1)
 
 
-def described(thing: object) -> dict[str, Any]:
-    """A solver or a source as plain values: its class, and what it was given; of other objects, their classes."""
-    given = {name: value for name, value in vars(thing).items() if not name.startswith("_")}
+def print_summary(trainer: Trainer, record: ExperimentRecord, path: Path) -> None:
+    """Print a table of the summary, with a column for each predicted class if they are few.
+
+    Args:
+        trainer: Its progress bar is left whole.
+        record: Of the evaluation that ended.
+        path: Where it was written, named below the table.
+    """
+    columns = {"all": record, **(record.by_class() if len(record.classes) <= MOST_CLASSES else {})}
+    table = Table(title=f"{record.title} ({record.split})", title_justify="left", title_style="bold")
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
+    table.add_row("examples", *(f"{len(part):,}" for part in columns.values()))
+    summaries = [part.summary() for part in columns.values()]
+    for name in summaries[0]:
+        if name.endswith("undefined") and not summaries[0][name]:
+            continue  # as a person expects
+        words = record.words.get(name, name.replace("_", " ").replace("/", ": "))
+        table.add_row(words, *(_formatted(summary[name]) for summary in summaries))
+    text = io.StringIO()
+    console = Console(file=text, width=Console().width, force_terminal=sys.stdout.isatty(), markup=False)
+    console.print(table)
+    text.write(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+    bar = trainer.progress_bar_callback
+    if bar is not None:
+        bar.print(text.getvalue())  # above the bar, which a plain print would tear apart
+    else:
+        print(text.getvalue(), flush=True)
+
+
+def _formatted(value: float | int | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+
+
+def describe(thing: object) -> dict[str, Any]:
+    """A solver or a source as plain values: its class and its attributes; of other objects, their classes."""
+    attributes = {name: value for name, value in vars(thing).items() if not name.startswith("_")}
     return {
         "class": type(thing).__name__,
-        **{name: value if is_plain(value) else type(value).__name__ for name, value in given.items()},
+        **{name: value if is_plain(value) else type(value).__name__ for name, value in attributes.items()},
     }

@@ -46,7 +46,7 @@ class Group:
     Attributes:
         name: Of the class, or of what is pooled.
         colour: As matplotlib reads it.
-        rows: One bool an example of the record, shape ``(N,)``.
+        rows: One bool per example of the record, shape ``(N,)``.
     """
 
     name: str
@@ -57,17 +57,17 @@ class Group:
 def groups(record: ExperimentRecord) -> list[Group]:
     """The examples by predicted class: at most six colours, what has none pooled in grey."""
     classes, counts = np.unique(record.prediction, return_counts=True)
-    chosen = list(classes)
+    coloured = list(classes)
     if len(classes) > MOST_CLASSES:
         # One colour less, so that the legend stays within the limit; ties go to the class that comes first.
-        chosen = sorted(classes[np.argsort(-counts, kind="stable")[: MOST_CLASSES - 1]])
-    found = [
+        coloured = sorted(classes[np.argsort(-counts, kind="stable")[: MOST_CLASSES - 1]])
+    result = [
         Group(_cut(record.classes[number]), colour, record.prediction == number)
-        for number, colour in zip(chosen, _COLOURS, strict=False)
+        for number, colour in zip(coloured, _COLOURS, strict=False)
     ]
-    if rest := len(classes) - len(chosen):
-        found.append(Group(f"{rest} other classes", _POOLED, ~np.isin(record.prediction, chosen)))
-    return found
+    if rest := len(classes) - len(coloured):
+        result.append(Group(f"{rest} other classes", _POOLED, ~np.isin(record.prediction, coloured)))
+    return result
 
 
 @contextmanager
@@ -102,18 +102,19 @@ def legend(figure: Figure, record: ExperimentRecord, *marks: Literal["mean", "me
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    shown = groups(record)
+    classes = groups(record)
+    grey: dict[str, Any] = {"color": "#555555"}
     dot: dict[str, Any] = {"marker": "o", "markerfacecolor": "white", "markersize": 5, "linewidth": 4}
-    known = {"mean": Line2D([], [], color="#555555", linestyle="--"), "median": Line2D([], [], color="#555555", **dot)}
+    handles = {"mean": Line2D([], [], linestyle="--", **grey), "median": Line2D([], [], **grey, **dot)}
     figure.legend(
-        [*(Patch(color=group.colour, alpha=0.75) for group in shown), *(known[mark] for mark in marks)],
+        [*(Patch(color=group.colour, alpha=0.75) for group in classes), *(handles[mark] for mark in marks)],
         [
-            *(f"{group.name} (n = {int(group.rows.sum()):,})" for group in shown),
+            *(f"{group.name} (n = {int(group.rows.sum()):,})" for group in classes),
             *({"mean": "mean of the class", "median": "median and quartiles"}[mark] for mark in marks),
         ],
         title="predicted class",
         loc="outside lower center",
-        ncols=min(len(shown) + len(marks), 4),
+        ncols=min(len(classes) + len(marks), 4),
     )
 
 
@@ -162,22 +163,22 @@ def against_largest_weight(axes: Axes, record: ExperimentRecord, name: str, labe
     """
     values, largest = record.values[name], record.values["largest_weight"]
     place = np.digitize(largest, _EDGES[1:-1])
-    known = ~np.isnan(values) & ~np.isnan(largest)
-    shown = groups(record)
+    defined = ~np.isnan(values) & ~np.isnan(largest)
+    classes = groups(record)
     ticks = []
     for number, (low, high) in enumerate(itertools.pairwise(_EDGES)):
-        here = known & (place == number)
+        here = defined & (place == number)
         ticks.append(f"{low:g} to {high:g}\nn = {int(here.sum()):,}")
-        for order, group in enumerate(shown):
-            centre = number + (order - (len(shown) - 1) / 2) * 0.86 / len(shown)
-            _distribution(axes, values[here & group.rows], centre, 0.8 / len(shown), group.colour)
+        for order, group in enumerate(classes):
+            centre = number + (order - (len(classes) - 1) / 2) * 0.86 / len(classes)
+            _distribution(axes, values[here & group.rows], centre, 0.8 / len(classes), group.colour)
     axes.set_xticks(range(len(ticks)), ticks)
     axes.set(xlim=(-0.5, len(ticks) - 0.5), ylim=(-0.02 * top, 1.02 * top), ylabel=label, xlabel="largest weight")
     axes.grid(visible=False, axis="x")
 
 
 def bars(axes: Axes, heights: Mapping[str, float | None], label: str, reference: str) -> None:
-    """Draw one bar a name, with its value in it, and a line at the height of one of them.
+    """Draw one bar per name, with its value in it, and a line at the height of one of them.
 
     Args:
         axes: Panel.
@@ -207,11 +208,11 @@ def by_source(axes: Axes, record: ExperimentRecord, names: Mapping[str, str], la
         label: Of the vertical axis.
         top: Largest possible value; the smallest is 0.
     """
-    shown = groups(record)
+    classes = groups(record)
     for number, name in enumerate(names.values()):
-        for order, group in enumerate(shown):
-            centre = number + (order - (len(shown) - 1) / 2) * 0.86 / len(shown)
-            _distribution(axes, _defined(record.values[name][group.rows]), centre, 0.8 / len(shown), group.colour)
+        for order, group in enumerate(classes):
+            centre = number + (order - (len(classes) - 1) / 2) * 0.86 / len(classes)
+            _distribution(axes, _defined(record.values[name][group.rows]), centre, 0.8 / len(classes), group.colour)
     axes.set_xticks(range(len(names)), [written.replace(" ", "\n") for written in names])
     axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(-0.02 * top, 1.02 * top), ylabel=label)
     axes.grid(visible=False, axis="x")

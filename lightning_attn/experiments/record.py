@@ -1,4 +1,4 @@
-"""What an experiment found, one row an example: `ExperimentRecord`."""
+"""The result of an experiment, one row per example: `ExperimentRecord`."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class ExperimentRecord(ABC):
         settings: How it was measured, as plain values.
         classes: Names of the classes.
         index: Rows of the data set, ascending, shape ``(N,)``.
-        target: True class, shape ``(N,)``; of multi-label data 0 or 1 for each class, shape ``(N, C)``.
+        target: True class, shape ``(N,)``; of multi-label data 0 or 1 per class, shape ``(N, C)``.
         prediction: Most probable class, shape ``(N,)``.
-        values: By name, one number an example, shape ``(N,)``, NaN where it is undefined.
+        values: By name, one number per example, shape ``(N,)``, NaN where it is undefined.
     """
 
     #: Name of the experiment in files and figures.
@@ -68,7 +68,7 @@ class ExperimentRecord(ABC):
         return len(self.index)
 
     def select(self: Record, rows: npt.NDArray[np.bool_] | Ints) -> Record:
-        """The record of some examples, given as positions or one bool an example."""
+        """The record of some examples, selected by positions or by one bool per example."""
         return replace(
             self,
             index=self.index[rows],
@@ -98,7 +98,7 @@ class ExperimentRecord(ABC):
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dictionary an example: ``index``, ``label``, ``prediction`` and the values, None where undefined."""
+        """One dictionary per example: ``index``, ``label``, ``prediction`` and the values, None where undefined."""
         columns = {name: values.tolist() for name, values in self.values.items()}
         return [
             {

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import torch
 
-from lightning_attn.callbacks.sampling import ExampleSample
+from lightning_attn.callbacks.sampled import ExampleSample
 from lightning_attn.types import Batch
 from tests.toys import toy_batch
 

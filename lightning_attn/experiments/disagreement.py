@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
+from typing_extensions import override
 
-from lightning_attn.callbacks.sampled import Split
-from lightning_attn.callbacks.timing import network_of
+from lightning_attn.callbacks.sampled import network_of
 from lightning_attn.errors import InputError
 from lightning_attn.experiments import figures
 from lightning_attn.experiments.base import ExperimentCallback
@@ -119,11 +119,8 @@ class DisagreementCallback(ExperimentCallback[DisagreementRecord]):
 
     Args:
         top_n: Positions whose overlap counts, at least 1.
-        every_n_epochs: See :class:`ExperimentCallback`.
-        max_examples: See :class:`ExperimentCallback`.
-        splits: See :class:`ExperimentCallback`.
-        max_tokens: See :class:`ExperimentCallback`.
-        seed: Of the sample.
+        max_examples: Size of the sample, at least 1, drawn at random once; None measures every example.
+        **settings: Of :class:`ExperimentCallback`.
 
     Raises:
         InputError: A number is below 1, or a split unknown.
@@ -131,22 +128,14 @@ class DisagreementCallback(ExperimentCallback[DisagreementRecord]):
 
     record = DisagreementRecord
 
-    def __init__(
-        self,
-        top_n: int = 3,
-        every_n_epochs: int = 1,
-        max_examples: int | None = None,
-        splits: Sequence[Split] = ("test",),
-        max_tokens: int = 16384,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(every_n_epochs, max_examples, splits, max_tokens, seed)
+    def __init__(self, top_n: int = 3, max_examples: int | None = None, **settings: Any) -> None:
+        super().__init__(max_examples=max_examples, **settings)
         self._at_least_one(top_n=top_n)
         self.top_n = top_n
 
     @property
+    @override
     def settings(self) -> dict[str, Any]:
-        """See :class:`ExperimentRecord`."""
         return {"top_n": self.top_n}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -158,8 +147,8 @@ class DisagreementCallback(ExperimentCallback[DisagreementRecord]):
         super().setup(trainer, pl_module, stage)
         _ensemble(network_of(pl_module))
 
+    @override
     def measured(self, network: AttentionNetwork, batch: Batch) -> dict[str, Tensor]:
-        """See :meth:`ExperimentCallback.measured`."""
         return vars(disagreement(_ensemble(network), batch, self.top_n, self.max_tokens))
 
 

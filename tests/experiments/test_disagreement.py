@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_attn.callbacks import DisagreementCallback
 from lightning_attn.data import SyntheticReviewsDataModule
 from lightning_attn.errors import InputError
+from lightning_attn.experiments import DisagreementCallback
 from lightning_attn.metrics import disagreement
 from lightning_attn.networks import AttentionEnsemble
 from lightning_attn.tasks import AttentionClassifier
