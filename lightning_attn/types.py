@@ -1,14 +1,14 @@
-"""The shapes that cross folders: `Batch`, `AttentionOutput` and `DataSchema`."""
+"""What crosses folders: `Batch`, `AttentionOutput`, `DataSchema`, and what a mitigation may ask of a network."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_attn.errors import InputError
 
@@ -294,3 +294,38 @@ class DataSchema:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint; ``DataSchema(**schema.as_dict())`` restores it."""
         return dataclasses.asdict(self)
+
+
+class WeightDistribution(Protocol):
+    """Attention weights that are drawn without looking at the text; ``RandomAttention`` is the base class of ours."""
+
+    def sample(self, attention: Tensor, batch: Batch) -> Tensor:
+        """Weights, shape ``(B, L)``, in place of learned ones of the same shape."""
+
+
+class MitigatedNetwork(Protocol):
+    """All that a mitigation may ask of the network it acts on; every ``AttentionNetwork`` answers."""
+
+    @property
+    def schema(self) -> DataSchema:
+        """Of the data that the network was built for."""
+
+    @property
+    def attention(self) -> nn.Module:
+        """The layer that carries the mitigation, for messages: a mitigation does not reach into it."""
+
+    @property
+    def random_counterpart(self) -> WeightDistribution:
+        """Random weights of the kind that the attention layer gives."""
+
+    def attendable(self, batch: Batch) -> Batch:
+        """The batch with ``special`` on every valid position that is never attended."""
+
+    def classify(self, values: Tensor, attention: Tensor, batch: Batch) -> Tensor:
+        """Logits ``(B, C)`` from values ``(B, L, H)`` and weights ``(B, L)``."""
+
+    def value_path(self) -> list[nn.Module]:
+        """Modules that make the values and the logits."""
+
+    def scorer_parameters(self) -> list[nn.Parameter]:
+        """Parameters that make nothing but the weights."""

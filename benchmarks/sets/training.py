@@ -158,7 +158,7 @@ def _one_by_one(networks: Sequence[BagNetwork], data: BagDataModule, arm: str) -
             )
             trainer.fit(module, data)
             module.load_state_dict(torch.load(checkpoint.best_model_path, weights_only=True)["state_dict"])
-        network.mitigation = NoMitigation()  # type: ignore[misc]  # it has done its work, and has state
+        network.set_mitigation(NoMitigation())  # it has done its work, and has state
     return Together.of([network.requires_grad_(True) for network in networks])
 
 

@@ -38,7 +38,7 @@ def trained(cell: Cell, data: Reordered, masked: bool = False) -> AttentionNetwo
     with tempfile.TemporaryDirectory() as folder:
         fit_best(module, data, cell["epochs"], folder)
     network = module.network
-    network.mitigation = NoMitigation()  # type: ignore[misc]  # it has done its work, and has state
+    network.set_mitigation(NoMitigation())  # it has done its work, and has state
     return network.requires_grad_(True).eval()
 
 

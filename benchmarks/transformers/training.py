@@ -88,5 +88,5 @@ def mitigated(cell: Cell, root: str, model: str, work: str) -> tuple[Transformer
         fit_best(module, data, cell["epochs"], folder, CLIP)
     network = module.network
     assert isinstance(network, TransformerModel)
-    network.mitigation = NoMitigation()  # type: ignore[misc]  # it has done its work, and has state
+    network.set_mitigation(NoMitigation())  # it has done its work, and has state
     return network.requires_grad_(True).eval(), data

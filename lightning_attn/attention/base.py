@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from lightning_attn.mitigations.base import Mitigation, NoMitigation
+from lightning_attn.mitigations.base import Mitigation, MitigationCarrier, NoMitigation
 from lightning_attn.mitigations.random_attention import RandomAttention, SoftmaxNormal
 from lightning_attn.ops.bag_reduce import packed_softmax
 from lightning_attn.ops.softmax import attendable, masked_softmax
-from lightning_attn.types import Batch
+from lightning_attn.types import Batch, DataSchema
 
 
-class AttentionLayer(nn.Module, ABC):
+class AttentionLayer(MitigationCarrier):
     """Turns scores into weights, and lets its mitigation decide what the head sees in training.
 
     Args:
@@ -27,6 +29,7 @@ class AttentionLayer(nn.Module, ABC):
 
     #: Whether the weights select: in evaluation what is not selected has a weight of 0.
     hard: bool = False
+    _schema: DataSchema | None = None
 
     def __init__(self, temperature: float = 1.0, attend_special: bool = False) -> None:
         super().__init__()
@@ -34,7 +37,25 @@ class AttentionLayer(nn.Module, ABC):
             raise ValueError(f"temperature must be positive, got {temperature}.")
         self.temperature = temperature
         self.attend_special = attend_special
-        self.mitigation: Mitigation = NoMitigation()
+        self._carry(NoMitigation())
+
+    @override
+    def _carried_mitigation(self) -> Mitigation:
+        return cast(Mitigation, self._modules["mitigation"])
+
+    @override
+    def set_mitigation(self, mitigation: Mitigation) -> None:
+        if self._schema is not None and mitigation is not self.mitigation:
+            mitigation.build(self._schema)
+        self._carry(mitigation)
+
+    def build_mitigation(self, schema: DataSchema) -> None:
+        """Build the mitigation for this data, as every later one; the network calls it when its layers are made."""
+        self._schema = schema
+        self.mitigation.build(schema)
+
+    def _carry(self, mitigation: Mitigation) -> None:
+        nn.Module.__setattr__(self, "mitigation", mitigation)  # registered under its name, where the setter refuses
 
     @property
     def random_counterpart(self) -> RandomAttention:

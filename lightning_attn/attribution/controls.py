@@ -57,14 +57,14 @@ def untrained(network: AttentionNetwork, seed: int = 0) -> AttentionNetwork:
         InputError: The network has parameters of its own that no layer of PyTorch can draw anew.
     """
     fresh = copy.deepcopy(network)
-    kept = {id(parameter) for parameter in fresh.mitigation.parameters()}  # not a part of the network
+    kept = set()
     device = next((parameter.device for parameter in fresh.parameters()), torch.device("cpu"))
     with seeded(seed, device):
         for module in fresh.modules():
             if callable(reset := getattr(module, "reset_parameters", None)):
                 reset()
                 kept |= {id(parameter) for parameter in module.parameters(recurse=False)}
-    for name, parameter in fresh.named_parameters():
+    for name, parameter in fresh.named_inference_parameters():
         if id(parameter) not in kept:
             raise InputError(
                 f"{type(network).__name__} cannot be set back to its start: {name} belongs to a module without "

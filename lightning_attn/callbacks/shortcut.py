@@ -162,7 +162,7 @@ class ShortcutProbe(SampledCallback):
             batches = self._training_batches(trainer, network)
             if not batches:
                 return None
-            distribution = self.distribution or network.attention.random_counterpart
+            distribution = self.distribution or network.random_counterpart
             self._judge = MaskJudge(network.schema, batches, distribution, self.training)
         with torch.no_grad(), evaluating(network):
             masks = [network(network.read_query(batch)).attention for batch in self._judge.batches]

@@ -14,7 +14,6 @@ import yaml  # type: ignore[import-untyped]  # its stubs are a distribution of t
 
 from lightning_attn.cli.members import Member
 from lightning_attn.errors import InputError
-from lightning_attn.mitigations import NoMitigation
 from lightning_attn.networks import AttentionEnsemble, Combination
 from lightning_attn.networks.trained import TrainedNetwork
 from lightning_attn.runs.folder import CONFIG
@@ -100,7 +99,6 @@ class EnsembleFolder:
                     f"{member.name.capitalize()} was trained with another vocabulary or other classes than member 0, "
                     "so they cannot read the same batches; leave --vary_data_seed out, or give a fixed vocabulary."
                 )
-            one.network.mitigation = NoMitigation()  # type: ignore[misc]  # it has done its work
         specification = {
             "class_path": "lightning_attn.networks.AttentionEnsemble",
             "init_args": {

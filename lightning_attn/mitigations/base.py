@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lightning_attn.errors import InputError
 from lightning_attn.ops.randomness import seeded
-from lightning_attn.types import AttentionOutput, Batch, DataSchema
-
-if TYPE_CHECKING:  # the network owns the attention layer, which owns the mitigation
-    from lightning_attn.networks.base import AttentionNetwork
-
+from lightning_attn.types import AttentionOutput, Batch, DataSchema, MitigatedNetwork
 
 Phase = Literal["random", "learn"]
 
@@ -23,8 +21,8 @@ Phase = Literal["random", "learn"]
 class Mitigation(nn.Module):
     """A way to keep label information out of the attention weights while training. The base class changes nothing.
 
-    The attention layer owns it, so its state is in the checkpoint. In evaluation a mitigation is the identity: nothing
-    calls the hooks then.
+    The attention layer carries it, so its state is in the checkpoint; :meth:`MitigationCarrier.set_mitigation` puts it
+    there. In evaluation a mitigation is the identity: nothing calls the hooks then.
 
     Attributes:
         freezes: Whether parameters go without gradient in some epoch; DDP must then look for unused parameters.
@@ -63,15 +61,15 @@ class Mitigation(nn.Module):
         """
         return None
 
-    def auxiliary_loss(self, output: AttentionOutput, batch: Batch, network: AttentionNetwork) -> Tensor | None:
+    def auxiliary_loss(self, output: AttentionOutput, batch: Batch, network: MitigatedNetwork) -> Tensor | None:
         """A scalar added to the loss, None for nothing."""
         return None
 
-    def lr_scales(self, network: AttentionNetwork, epoch: int) -> dict[nn.Module, float]:
+    def lr_scales(self, network: MitigatedNetwork, epoch: int) -> dict[nn.Module, float]:
         """Which parts have a rate of their own in this epoch; called at the start of every training epoch.
 
         Args:
-            network: The network whose attention layer owns this mitigation.
+            network: The network whose attention layer carries this mitigation.
             epoch: Number of the epoch, from 0.
 
         Returns:
@@ -87,6 +85,45 @@ class Mitigation(nn.Module):
 
 class NoMitigation(Mitigation):
     """Plain training: the head sees the learned attention and every example counts the same."""
+
+
+class MitigationCarrier(nn.Module, ABC):
+    """What has a mitigation: an attention layer, and the network and the LightningModule around it.
+
+    One method puts a mitigation in place, and nothing else does: an assignment is refused.
+    """
+
+    @abstractmethod
+    def set_mitigation(self, mitigation: Mitigation) -> None:
+        """Put a mitigation in the place of the one that is there, built for the data if these are known.
+
+        Raises:
+            InputError: Nothing is trained here that a mitigation could act on.
+            ValueError: It holds what it learned with another network.
+        """
+
+    @abstractmethod
+    def _carried_mitigation(self) -> Mitigation:
+        """The mitigation in place."""
+
+    @property
+    def mitigation(self) -> Mitigation:
+        """The mitigation in place, ``NoMitigation()`` by default; :meth:`set_mitigation` exchanges it."""
+        return self._carried_mitigation()
+
+    @mitigation.setter
+    def mitigation(self, value: Mitigation) -> None:
+        raise InputError(
+            f"A mitigation is not assigned to a {type(self).__name__}: call set_mitigation(...), which builds it too."
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Torch registers a module under any name before it looks at properties: the setter would never be asked, and
+        # what is read afterwards would still be the property.
+        if isinstance(getattr(type(self), name, None), property):
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
 
 class DrawingMitigation(Mitigation):

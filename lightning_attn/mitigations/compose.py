@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_attn.mitigations.base import Mitigation, Phase
-from lightning_attn.types import AttentionOutput, Batch, DataSchema
-
-if TYPE_CHECKING:  # the network owns the attention layer, which owns the mitigation
-    from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.types import AttentionOutput, Batch, DataSchema, MitigatedNetwork
 
 
 class Compose(Mitigation):
@@ -80,13 +75,13 @@ class Compose(Mitigation):
                 product = weight if product is None else product * weight
         return product
 
-    def auxiliary_loss(self, output: AttentionOutput, batch: Batch, network: AttentionNetwork) -> Tensor | None:
+    def auxiliary_loss(self, output: AttentionOutput, batch: Batch, network: MitigatedNetwork) -> Tensor | None:
         """Sum of the losses, or None if none adds any."""
         losses = [mitigation.auxiliary_loss(output, batch, network) for mitigation in self.active]
         present = [loss for loss in losses if loss is not None]
         return sum(present[1:], start=present[0]) if present else None
 
-    def lr_scales(self, network: AttentionNetwork, epoch: int) -> dict[nn.Module, float]:
+    def lr_scales(self, network: MitigatedNetwork, epoch: int) -> dict[nn.Module, float]:
         """The lowest rate that any of them asks for."""
         rates: dict[nn.Module, float] = {}
         for mitigation in self.mitigations:

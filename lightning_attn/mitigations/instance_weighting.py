@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,7 @@ from lightning_attn.mitigations.mask_classifier import BagMaskClassifier, MaskCl
 from lightning_attn.mitigations.outcomes import Outcomes, sum_over_processes
 from lightning_attn.mitigations.reliability import CalibrationError, EffectiveSampleSize, RawWeightMean
 from lightning_attn.ops.softmax import attendable
-from lightning_attn.types import AttentionOutput, Batch, DataSchema
-
-if TYPE_CHECKING:  # the network owns the attention layer, which owns the mitigation
-    from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.types import AttentionOutput, Batch, DataSchema, MitigatedNetwork
 
 
 class InstanceWeighting(Mitigation):
@@ -129,7 +126,7 @@ class InstanceWeighting(Mitigation):
             return cell_weight.squeeze(1)
         return weight if self.outcomes.multi_label else weight.squeeze(1)
 
-    def auxiliary_loss(self, output: AttentionOutput, batch: Batch, network: AttentionNetwork) -> Tensor:
+    def auxiliary_loss(self, output: AttentionOutput, batch: Batch, network: MitigatedNetwork) -> Tensor:
         """Cross-entropy of each estimator on its own fold; attention is detached, so the scorer does not feel it."""
         log_probability = self._log_probability(output.learned.detach(), batch, held_out=False)
         return -(self.outcomes.of(batch) * log_probability).sum(dim=2).mean()

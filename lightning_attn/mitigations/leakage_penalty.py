@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +12,7 @@ from lightning_attn.mitigations.base import Mitigation
 from lightning_attn.mitigations.mask_classifier import mask_features, mask_places
 from lightning_attn.mitigations.outcomes import Outcomes, sum_over_processes
 from lightning_attn.ops.softmax import attendable
-from lightning_attn.types import AttentionOutput, Batch, DataSchema
-
-if TYPE_CHECKING:  # the network owns the attention layer, which owns the mitigation
-    from lightning_attn.networks.base import AttentionNetwork
-
+from lightning_attn.types import AttentionOutput, Batch, DataSchema, MitigatedNetwork
 
 _BINS = 10
 _LEAST = -4.0  # of ln(a_i n): what is smaller weighs nothing, and tells nothing
@@ -157,7 +152,7 @@ class LeakagePenalty(Mitigation):
         self.register_buffer("mass", torch.zeros(()))
         self.register_buffer("squares", torch.zeros(()))
 
-    def auxiliary_loss(self, output: AttentionOutput, batch: Batch, network: AttentionNetwork) -> Tensor:
+    def auxiliary_loss(self, output: AttentionOutput, batch: Batch, network: MitigatedNetwork) -> Tensor:
         """What the scorer pays, a scalar; the adversary has not seen this batch, and remembers it afterwards."""
         with torch.autocast(output.learned.device.type, enabled=False):
             attention = output.learned.float()

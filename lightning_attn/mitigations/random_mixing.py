@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
 from lightning_attn.mitigations.base import DrawingMitigation
 from lightning_attn.mitigations.random_attention import RandomAttention
 from lightning_attn.ops.losses import classification_loss
-from lightning_attn.types import AttentionOutput, Batch
-
-if TYPE_CHECKING:  # the network owns the attention layer, which owns the mitigation
-    from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.types import AttentionOutput, Batch, MitigatedNetwork
 
 
 class RandomMixing(DrawingMitigation):
@@ -42,9 +37,9 @@ class RandomMixing(DrawingMitigation):
         self.share = share
         self.distribution = distribution
 
-    def auxiliary_loss(self, output: AttentionOutput, batch: Batch, network: AttentionNetwork) -> Tensor:
+    def auxiliary_loss(self, output: AttentionOutput, batch: Batch, network: MitigatedNetwork) -> Tensor:
         """Loss under random attention, with its weight beside the loss under the learned one; a scalar."""
-        distribution = self.distribution or network.attention.random_counterpart
+        distribution = self.distribution or network.random_counterpart
         with self.drawing(output.learned.device):
             drawn = distribution.sample(output.learned.detach(), batch)
         loss = classification_loss(network.classify(output.values, drawn, batch), batch.target, network.schema)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from lightning_attn.errors import InputError
 from lightning_attn.mitigations.base import DrawingMitigation, Phase
 from lightning_attn.mitigations.random_attention import RandomAttention, SoftmaxNormal
-from lightning_attn.types import Batch
-
-if TYPE_CHECKING:  # the network owns the attention layer, which owns the mitigation
-    from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.types import Batch, MitigatedNetwork, WeightDistribution
 
 
 class RandomPretraining(DrawingMitigation):
@@ -54,7 +51,7 @@ class RandomPretraining(DrawingMitigation):
         super().__init__(seed)
         self.epochs = self.random_epochs = epochs
         self._chosen = distribution is not None
-        self.distribution = distribution or SoftmaxNormal()
+        self.distribution: WeightDistribution = distribution or SoftmaxNormal()
         self.then = then
         self.finetune_rate = finetune_rate
         self.epoch = 0
@@ -64,7 +61,7 @@ class RandomPretraining(DrawingMitigation):
         """``random`` in the first ``epochs`` epochs, then ``learn``."""
         return "random" if self.epoch < self.epochs else "learn"
 
-    def lr_scales(self, network: AttentionNetwork, epoch: int) -> dict[nn.Module, float]:
+    def lr_scales(self, network: MitigatedNetwork, epoch: int) -> dict[nn.Module, float]:
         """Everything in the phase ``random``; in the phase ``learn`` the value path is frozen or slowed.
 
         Raises:
@@ -72,7 +69,7 @@ class RandomPretraining(DrawingMitigation):
         """
         self.epoch = epoch
         if not self._chosen:
-            self.distribution = network.attention.random_counterpart
+            self.distribution = network.random_counterpart
         if self.then == "freeze":
             self._refuse_an_empty_scorer(network)
         if self.phase == "random":
@@ -80,10 +77,8 @@ class RandomPretraining(DrawingMitigation):
         rate = 0.0 if self.then == "freeze" else self.finetune_rate
         return dict.fromkeys(network.value_path(), rate)
 
-    def _refuse_an_empty_scorer(self, network: AttentionNetwork) -> None:
-        frozen = [parameter for module in network.value_path() for parameter in module.parameters()]
-        known = {id(parameter) for parameter in [*frozen, *network.mitigation.parameters()]}
-        if all(id(parameter) in known for parameter in network.parameters()):
+    def _refuse_an_empty_scorer(self, network: MitigatedNetwork) -> None:
+        if not network.scorer_parameters():
             raise InputError(
                 f"RandomPretraining with then='freeze' leaves nothing to learn: the {type(network.attention).__name__} "
                 "has no parameters, and the keys come from what is frozen; use values: local, then: finetune or "

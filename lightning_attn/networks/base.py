@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from lightning_attn.attention.base import AttentionLayer
 from lightning_attn.errors import InputError
-from lightning_attn.mitigations.base import Mitigation
+from lightning_attn.mitigations.base import Mitigation, MitigationCarrier
+from lightning_attn.mitigations.random_attention import RandomAttention
 from lightning_attn.perturbation.removal import Removal, Reread
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 Network = TypeVar("Network", bound="AttentionNetwork")
 
 
-class AttentionNetwork(nn.Module, ABC):
+class AttentionNetwork(MitigationCarrier):
     """A classifier ``p(y|x) = head(attention * values)`` whose parts can be looked at and replaced.
 
     A subclass sets ``self.attention`` in ``__init__``, makes the layers whose sizes depend on the data in
@@ -32,6 +35,8 @@ class AttentionNetwork(nn.Module, ABC):
     attention: AttentionLayer
     #: Whether the head sees nothing of the input but the weights, so that what it knows has travelled in them.
     content_free: bool = False
+    #: Why the network is not trained, one sentence; empty if it is.
+    untrainable: str = ""
     _schema: DataSchema | None = None
 
     @property
@@ -64,7 +69,7 @@ class AttentionNetwork(nn.Module, ABC):
         if self._schema is None:
             self._schema = schema
             self.make_layers(schema)
-            self.attention.mitigation.build(schema)
+            self.attention.build_mitigation(schema)
         return self
 
     @property
@@ -72,19 +77,44 @@ class AttentionNetwork(nn.Module, ABC):
         """Whether the network reads a query beside the text."""
         return type(self).read_query is not AttentionNetwork.read_query
 
-    @property
-    def mitigation(self) -> Mitigation:
-        """The mitigation that the attention layer owns; assign another one to exchange it."""
+    @override
+    def _carried_mitigation(self) -> Mitigation:
         return self.attention.mitigation
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # A property setter would not do: torch registers any module that is assigned before it looks at properties.
-        if name != "mitigation":
-            super().__setattr__(name, value)
-            return
-        if self._schema is not None and value is not self.attention.mitigation:
-            value.build(self._schema)
-        self.attention.mitigation = value
+    @override
+    def set_mitigation(self, mitigation: Mitigation) -> None:
+        self.attention.set_mitigation(mitigation)
+
+    @property
+    def random_counterpart(self) -> RandomAttention:
+        """Random weights of the kind that the attention layer gives, drawn without looking at the text."""
+        return self.attention.random_counterpart
+
+    def inference_state(self) -> dict[str, Any]:
+        """What predictions depend on: :meth:`state_dict` without what mitigations keep, which matters in training."""
+        return {name: value for name, value in self.state_dict().items() if not _of_mitigation(name)}
+
+    def load_inference_state(self, state: Mapping[str, Any]) -> None:
+        """Load :meth:`inference_state`; what mitigations had in ``state`` is passed over, theirs here stays.
+
+        Raises:
+            RuntimeError: Names or shapes differ.
+        """
+        own = {name: value for name, value in state.items() if not _of_mitigation(name)}
+        missing, unexpected = self.load_state_dict(own, strict=False)
+        missing = [name for name in missing if not _of_mitigation(name)]
+        for problem, names in (("Missing", missing), ("Unexpected", unexpected)):
+            if names:
+                raise RuntimeError(f"{problem} key(s) in the weights of {type(self).__name__}: {', '.join(names)}.")
+
+    def named_inference_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Parameters by name, without those of mitigations, which learn beside the network."""
+        return ((name, value) for name, value in self.named_parameters() if not _of_mitigation(name))
+
+    def scorer_parameters(self) -> list[nn.Parameter]:
+        """Parameters that make nothing but the weights: neither on the :meth:`value_path` nor the mitigation's."""
+        on_path = {id(parameter) for module in self.value_path() for parameter in module.parameters()}
+        return [value for _, value in self.named_inference_parameters() if id(value) not in on_path]
 
     @abstractmethod
     def make_layers(self, schema: DataSchema) -> None:
@@ -174,3 +204,8 @@ class AttentionNetwork(nn.Module, ABC):
             InputError: The network has no word embedding.
         """
         raise InputError(f"{type(self).__name__} has no word embedding, so word vectors cannot be loaded into it.")
+
+
+def _of_mitigation(name: str) -> bool:
+    """Whether a name in a state dict is that of something a mitigation keeps, in whichever attention layer."""
+    return "mitigation" in name.split(".")

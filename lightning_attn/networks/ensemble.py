@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from lightning_attn.attention.base import AttentionLayer
 from lightning_attn.errors import InputError
@@ -55,6 +56,7 @@ class AttentionEnsemble(AttentionNetwork):
     """
 
     attention: CombinedAttention
+    untrainable = _TRAINED
 
     def __init__(self, members: list[AttentionNetwork], combination: Combination | None = None) -> None:
         super().__init__()
@@ -75,12 +77,6 @@ class AttentionEnsemble(AttentionNetwork):
     def reads_query(self) -> bool:
         """Whether some member does."""
         return any(member.reads_query for member in self._networks)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name != "mitigation":
-            super().__setattr__(name, value)
-        elif not isinstance(value, NoMitigation):
-            raise InputError(f"{_TRAINED} It takes no mitigation: set model.init_args.mitigation to null.")
 
     def make_layers(self, schema: DataSchema) -> None:
         """Make the layers of the members that have none.
@@ -195,7 +191,11 @@ class CombinedAttention(AttentionLayer):
     def __init__(self, combination: Combination) -> None:
         super().__init__(attend_special=True)  # which special tokens may be attended, each member has decided
         self.combination = combination
-        self.mitigation = _NoTraining()
+
+    @override
+    def set_mitigation(self, mitigation: Mitigation) -> None:
+        if not isinstance(mitigation, NoMitigation):
+            raise InputError(f"{_TRAINED} It takes no mitigation: set model.init_args.mitigation to null.")
 
     def attendable(self, batch: Batch) -> Batch:
         """The batch itself: members may differ in which special tokens they attend to."""
@@ -219,16 +219,6 @@ class _MembersRemoval(Removal):
         parts = zip(self.members, self.network._each(batch), strict=True)
         logits = [_full(member.logits(part, examples, keep)) for member, (_, part) in parts]
         return self.network.combination.logits(torch.stack(logits, dim=-1), self.network.schema.multi_label)
-
-
-class _NoTraining(Mitigation):
-    """Refuses to be trained with, where a training would call its mitigation first."""
-
-    def lr_scales(self, network: AttentionNetwork, epoch: int) -> dict[nn.Module, float]:
-        raise InputError(_TRAINED)
-
-    def perturb(self, batch: Batch) -> Batch:
-        raise InputError(_TRAINED)
 
 
 class _Sizes(NamedTuple):

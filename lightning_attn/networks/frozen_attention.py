@@ -116,7 +116,7 @@ class FrozenAttention(KeylessAttention):
         if state["specification"] is not None:
             self._trained = TrainedNetwork.from_state(state)
         elif self._trained is not None:
-            self._trained.network.load_state_dict(state["weights"])
+            self._trained.network.load_inference_state(state["weights"])
         else:
             raise InputError(
                 "The frozen attention in this checkpoint is that of a network made in Python, which the checkpoint does"

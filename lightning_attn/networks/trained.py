@@ -37,7 +37,7 @@ class TrainedNetwork:
         """The network of a checkpoint, on the CPU.
 
         The file holds tensors and plain values only, see :func:`read_checkpoint`; classes are found by their names.
-        What a mitigation has in the checkpoint is left out: it only matters in training.
+        What a mitigation has in the checkpoint is passed over: it only matters in training.
 
         Args:
             path: A checkpoint that ``lightning fit`` wrote.
@@ -56,7 +56,7 @@ class TrainedNetwork:
         weights = {
             name.removeprefix(_PREFIX): value
             for name, value in checkpoint["state_dict"].items()
-            if name.startswith(_PREFIX) and "mitigation" not in name.split(".")
+            if name.startswith(_PREFIX)
         }
         state = {
             "specification": specification,
@@ -78,7 +78,7 @@ class TrainedNetwork:
         """
         network = _made(state["specification"]).build(DataSchema(**state["schema"]))
         try:
-            network.load_state_dict(state["weights"])
+            network.load_inference_state(state["weights"])
         except RuntimeError as error:
             raise InputError(" ".join(str(error).split())) from error
         return cls(network.eval().requires_grad_(False), state["specification"], state["data"])
@@ -89,7 +89,7 @@ class TrainedNetwork:
             "specification": self.specification,
             "schema": self.network.schema.as_dict(),
             "data": self.data,
-            "weights": dict(self.network.state_dict()),
+            "weights": self.network.inference_state(),
         }
 
 

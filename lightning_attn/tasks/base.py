@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -14,18 +14,19 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import nn
+from typing_extensions import override
 
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.errors import InputError
 from lightning_attn.hub.models import complete_specification
-from lightning_attn.mitigations.base import Mitigation
+from lightning_attn.mitigations.base import Mitigation, MitigationCarrier
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.compatibility import check_same_data, is_plain
 from lightning_attn.optim import ParameterRule, StepSchedule, parameter_groups
 from lightning_attn.types import DataSchema
 
 
-class AttentionModule(LightningModule, ABC):
+class AttentionModule(MitigationCarrier, LightningModule):
     """Builds a network for the data, trains it under a mitigation, and stores it so that it can be made again.
 
     A subclass makes its metrics in :meth:`make_metrics` and writes the steps.
@@ -66,7 +67,7 @@ class AttentionModule(LightningModule, ABC):
             del self.hparams[name]
         self.network = network
         if mitigation is not None:
-            network.mitigation = mitigation  # type: ignore[misc]  # AttentionNetwork.__setattr__ takes it
+            self.set_mitigation(mitigation)
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.parameter_rules = parameter_rules or []
@@ -76,10 +77,13 @@ class AttentionModule(LightningModule, ABC):
         if network.built:
             self.make_metrics(network.schema)
 
-    @property
-    def mitigation(self) -> Mitigation:
-        """The mitigation that the network's attention layer owns."""
+    @override
+    def _carried_mitigation(self) -> Mitigation:
         return self.network.mitigation
+
+    @override
+    def set_mitigation(self, mitigation: Mitigation) -> None:
+        self.network.set_mitigation(mitigation)
 
     def setup(self, stage: str) -> None:
         """Make the network's layers for the data, and check that data, network and strategy fit together.
@@ -101,6 +105,8 @@ class AttentionModule(LightningModule, ABC):
             self._check_training()
 
     def _check_training(self) -> None:
+        if self.network.untrainable:
+            raise InputError(self.network.untrainable)
         pretraining, last = self.mitigation.random_epochs, self.trainer.max_epochs
         if not getattr(self.trainer, "fast_dev_run", False) and last is not None and 0 < last <= pretraining:
             # No error: a training may be cut into pieces and resumed.

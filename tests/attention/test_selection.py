@@ -39,7 +39,7 @@ SCHEMA = DataSchema(num_classes=2, vocabulary_size=VOCABULARY)
 def network(attention=None, mitigation=None) -> PooledNetwork:
     torch.manual_seed(0)
     built = PooledNetwork(BiLSTM(6, 5, values="local"), attention or TopKSelection(3)).build(SCHEMA)
-    built.mitigation = mitigation or NoMitigation()
+    built.set_mitigation(mitigation or NoMitigation())
     with torch.no_grad():
         for parameter in built.parameters():
             parameter.mul_(3)

@@ -45,7 +45,7 @@ def test_untrained_attention_does_not_depend_on_training() -> None:
 
 def test_a_mitigation_is_no_part_of_the_network_that_starts_anew() -> None:
     network = toy_bag_network()
-    network.mitigation = InstanceWeighting()
+    network.set_mitigation(InstanceWeighting())
     untrained(network)
 
 

@@ -141,7 +141,7 @@ def test_every_arm_makes_a_network_and_its_twin(arm: str) -> None:
             network = network_of(QUICK.cell("reviews", mask, arm, 0)).build(schema)
             assert network.attention.hard == (mask == "hard")
             for setting in [{}] if ARMS[arm].tuned is None else tried(arm):
-                network.mitigation = mitigation_of(arm, {"warmup": 20, **setting}, 0)  # type: ignore[misc]
+                network.set_mitigation(mitigation_of(arm, {"warmup": 20, **setting}, 0))
     twin = mitigation_of(arm, {"warmup": 20}, 0, masked=True)
     parts: list[Mitigation] = twin.mitigations  # type: ignore[attr-defined]
     assert sum(isinstance(part, MaskedFineTuning) for part in parts) == 1

@@ -60,7 +60,8 @@ def test_bags_whose_order_says_nothing_get_the_mask_classifier_without_places(
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_both_mitigations_act_on_packed_bags(kind: str, multi_label: bool) -> None:
     network = toy_bag_network(kind, multi_label=multi_label)
-    network.mitigation = mitigation = Compose([RandomPretraining(epochs=1), InstanceWeighting(warmup_steps=0)])
+    mitigation = Compose([RandomPretraining(epochs=1), InstanceWeighting(warmup_steps=0)])
+    network.set_mitigation(mitigation)
     batch = toy_bags((5, 3, 8, 2, 6, 4), multi_label=multi_label).pack()
     network.train()
     mitigation.lr_scales(network, 0)
@@ -81,7 +82,7 @@ def test_weights_do_not_depend_on_packing() -> None:
     for batch in (toy_bags(), toy_bags().pack()):
         torch.manual_seed(0)
         network = toy_bag_network()
-        network.mitigation = InstanceWeighting(warmup_steps=0)
+        network.set_mitigation(InstanceWeighting(warmup_steps=0))
         found.append(network.mitigation.weigh(network(batch).learned, batch))
     torch.testing.assert_close(*found)
 

@@ -61,7 +61,7 @@ def test_nothing_to_do_stays_nothing() -> None:
 def test_pretraining_is_unweighted() -> None:
     batch, network = toy_batch(), toy_network()
     both = Compose([RandomPretraining(epochs=1), InstanceWeighting(warmup_steps=0)])
-    network.mitigation = both
+    network.set_mitigation(both)
     output = network.train()(batch)
     both.lr_scales(network, 0)
     assert both.freezes
@@ -77,7 +77,7 @@ def test_pretraining_is_unweighted() -> None:
 def test_what_is_read_is_changed_in_pretraining_too() -> None:
     batch, network = toy_batch(lengths=(9, 9, 9, 9)), toy_network()
     both = Compose([RandomPretraining(epochs=1), MaskedFineTuning(share=1.0)])
-    network.mitigation = both
+    network.set_mitigation(both)
     for epoch in (0, 1):
         both.lr_scales(network, epoch)
         assert (both.perturb(batch).inputs != batch.inputs).any()

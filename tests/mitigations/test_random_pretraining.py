@@ -15,7 +15,7 @@ from tests.toys import toy_batch
 def local_network(mitigation: RandomPretraining) -> PooledNetwork:
     torch.manual_seed(0)
     network = PooledNetwork(BiLSTM(6, 4, values="local"), AdditiveAttention())
-    network.mitigation = mitigation
+    network.set_mitigation(mitigation)
     return network.build(DataSchema(num_classes=2, vocabulary_size=30)).train()
 
 

@@ -160,7 +160,7 @@ def test_random_pretraining_shows_nothing_of_the_scorer(kind: str) -> None:
     logits = []
     for scale in (1.0, 5.0):
         network, batch = toy_bag_network(kind).train(), toy_bags().pack()
-        network.mitigation = RandomPretraining(epochs=2)
+        network.set_mitigation(RandomPretraining(epochs=2))
         with torch.no_grad():
             for parameter in network.attention.parameters():
                 parameter.mul_(scale)
@@ -174,7 +174,7 @@ def test_random_pretraining_shows_nothing_of_the_scorer(kind: str) -> None:
 
 def test_max_pooling_refuses_random_weights() -> None:
     network = toy_bag_network("max").train()
-    network.mitigation = RandomPretraining(epochs=1, then="finetune")
+    network.set_mitigation(RandomPretraining(epochs=1, then="finetune"))
     with pytest.raises(InputError, match="Max pooling has no weights"):
         network(toy_bags())
 

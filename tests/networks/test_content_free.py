@@ -82,7 +82,7 @@ def test_logits_are_those_of_the_weighted_sum_of_the_default_vectors() -> None:
 )
 def test_random_attention_is_drawn_over_the_default_tokens(distribution) -> None:
     network, batch = built().train(), with_defaults()
-    network.mitigation = RandomPretraining(distribution=distribution)
+    network.set_mitigation(RandomPretraining(distribution=distribution))
     output = network(batch)
     torch.testing.assert_close(output.attention.sum(dim=-1), torch.ones(4))
     assert (output.attention[~batch.special] == 0).all()
@@ -92,7 +92,7 @@ def test_random_attention_is_drawn_over_the_default_tokens(distribution) -> None
 def test_random_attention_of_a_layer_that_attends_special_tokens_reaches_them_too() -> None:
     torch.manual_seed(0)
     network = PooledNetwork(BiLSTM(8, 5), AdditiveAttention(6, attend_special=True)).build(SCHEMA).train()
-    network.mitigation = RandomPretraining()
+    network.set_mitigation(RandomPretraining())
     batch = with_defaults()
     assert torch.equal(network(batch).attention > 0, batch.valid)
 
@@ -120,7 +120,7 @@ def test_every_mitigation_works_on_it() -> None:
 def test_a_frozen_value_path_leaves_encoder_and_scorer() -> None:
     network = built()
     mitigation = RandomPretraining(epochs=1)
-    network.mitigation = mitigation
+    network.set_mitigation(mitigation)
     assert mitigation.lr_scales(network, 0) == {}
     assert mitigation.lr_scales(network, 1) == {network.defaults: 0.0, network.head: 0.0}
 

@@ -459,9 +459,9 @@ def test_it_is_not_trained(tmp_path: Path) -> None:
 
 def test_it_takes_no_mitigation() -> None:
     network = ensemble()
-    network.mitigation = NoMitigation()
+    network.set_mitigation(NoMitigation())
     with pytest.raises(InputError, match="takes no mitigation"):
-        network.mitigation = RandomPretraining(1)
+        network.set_mitigation(RandomPretraining(1))
 
 
 def test_combinations_are_found_by_name() -> None:

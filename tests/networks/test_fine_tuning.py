@@ -30,7 +30,7 @@ def gradients(network: AttentionNetwork, mitigation: Mitigation | None = None) -
     batch = toy_batch([9, 4, 1, 6], seed=1)
     network.train()
     if mitigation is not None:
-        network.mitigation = mitigation  # type: ignore[misc]
+        network.set_mitigation(mitigation)
         mitigation.lr_scales(network, 0)
     torch.manual_seed(3)  # dropout is on
     torch.nn.functional.cross_entropy(network(batch).logits, batch.target).backward()

@@ -255,7 +255,7 @@ def test_the_gradient_is_that_of_the_text_with_the_query_as_it_is(batch: Batch) 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_after_random_pretraining_the_scorer_alone_learns(encoder: str, values: str, batch: Batch) -> None:
     built = network(ENCODERS[encoder](values), ENCODERS[encoder]("contextual"), AdditiveQueryAttention()).train()
-    built.mitigation = Compose([RandomPretraining(epochs=1), InstanceWeighting(warmup_steps=1)])
+    built.set_mitigation(Compose([RandomPretraining(epochs=1), InstanceWeighting(warmup_steps=1)]))
     for epoch, phase in ((0, "random"), (1, "learn")):
         frozen = built.mitigation.lr_scales(built, epoch)
         assert built.mitigation.phase == phase
@@ -280,7 +280,7 @@ def test_pretraining_refuses_a_scorer_that_could_learn_nothing() -> None:
         mitigation.lr_scales(stuck, 0)
     assert mitigation.lr_scales(paired("bilstm", "dot", "local"), 0) == {}
     assert RandomPretraining(epochs=1, then="finetune").lr_scales(stuck, 0) == {}
-    stuck.mitigation = Compose([mitigation, InstanceWeighting()])  # an estimator that learns is no scorer
+    stuck.set_mitigation(Compose([mitigation, InstanceWeighting()]))  # an estimator that learns is no scorer
     with pytest.raises(InputError, match="nothing to learn"):
         stuck.mitigation.lr_scales(stuck, 0)
 

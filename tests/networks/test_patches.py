@@ -120,7 +120,7 @@ def test_a_deleted_patch_is_blank_paper_that_cannot_be_attended() -> None:
 
 def test_random_pretraining_leaves_the_convolutions_to_the_scorer() -> None:
     network = built().train()
-    network.mitigation = RandomPretraining(epochs=1)
+    network.set_mitigation(RandomPretraining(epochs=1))
     frozen = {parameter for module in network.mitigation.lr_scales(network, 1) for parameter in module.parameters()}
     learning = [name for name, parameter in network.named_parameters() if parameter not in frozen]
     parts = {".".join(name.split(".")[:2]) for name in learning}

@@ -152,7 +152,7 @@ def test_shared_layers_have_no_scorer_of_their_own(folders: dict[str, Path]) -> 
 
 def test_the_scorer_gets_no_gradient_under_random_attention(folders: dict[str, Path], batch: Batch) -> None:
     network = made(folders["bert"]).train()
-    network.mitigation = RandomPretraining(epochs=1)
+    network.set_mitigation(RandomPretraining(epochs=1))
     output = network(batch)
     assert not torch.allclose(output.attention, output.learned, atol=1e-3)
     output.logits.sum().backward()
@@ -166,7 +166,7 @@ def test_the_scorer_gets_no_gradient_under_random_attention(folders: dict[str, P
 
 def test_random_weights_replace_every_chosen_head_by_itself(folders: dict[str, Path], batch: Batch) -> None:
     network = made(folders["bert"], layers=[1, 2]).train()
-    network.mitigation = RandomPretraining(epochs=1)
+    network.set_mitigation(RandomPretraining(epochs=1))
     heads = network(batch).heads
     assert heads.shape == (4, 4, 9)
     torch.testing.assert_close(heads.sum(dim=-1), torch.ones(4, 4))

@@ -26,8 +26,7 @@ def fingerprint(network: AttentionNetwork) -> str:
     """
     state = hashlib.sha256()
     _update(state, network.schema.as_dict())
-    weights = {name: value for name, value in network.state_dict().items() if "mitigation" not in name.split(".")}
-    _update(state, weights)
+    _update(state, network.inference_state())
     return state.hexdigest()
 
 

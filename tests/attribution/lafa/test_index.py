@@ -103,7 +103,7 @@ def test_an_index_belongs_to_its_network_to_the_last_weight(index: NeighbourInde
 def test_fingerprints_follow_weights_and_schema_and_nothing_else(network: PooledNetwork) -> None:
     copy = changed(network)
     assert fingerprint(copy) == fingerprint(network)
-    copy.mitigation = InstanceWeighting()
+    copy.set_mitigation(InstanceWeighting())
     copy.train()
     assert fingerprint(copy) == fingerprint(network)
     names = ("positive", "negative")
