@@ -6,7 +6,6 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from lightning_attn.attribution import KERNELS
@@ -107,7 +106,7 @@ def explain_command(options: Sequence[str]) -> int:
         if arguments.model is None:
             explainer = Explainer(source)
         else:
-            explainer = Explainer.of(*read_hub_model(source, pairs=queries is not None))
+            explainer = Explainer.from_network(*read_hub_model(source, pairs=queries is not None))
         progress = len(texts) > arguments.batch_size and sys.stderr.isatty()
         names = methods or default_methods(explainer.network)
         made = {name: method_by_name(name, arguments, explainer.network) for name in names}
@@ -118,7 +117,7 @@ def explain_command(options: Sequence[str]) -> int:
                 f"{alone:,} of {len(texts):,} texts have no neighbour within the cut-off; lafa shows base scores.",
                 stacklevel=2,
             )
-    lines = "".join(json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in explanations).encode()
+    lines = "".join(json.dumps(item.as_dict(), ensure_ascii=False) + "\n" for item in explanations).encode()
     if lines_to is None:
         sys.stdout.buffer.write(lines)  # UTF-8, as in a file, whatever the locale
         sys.stdout.buffer.flush()

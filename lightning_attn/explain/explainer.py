@@ -1,10 +1,12 @@
-"""Explanations by a checkpoint: `Explainer`."""
+"""What a network says about a text, and what it looked at: `Explainer`, `Explanation`."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -16,15 +18,50 @@ from lightning_attn.attribution.gradient import GradientAttribution
 from lightning_attn.attribution.lafa import NeighbourText, neighbour_texts, text_digests
 from lightning_attn.data.processor import TextProcessor
 from lightning_attn.errors import InputError, shown
-from lightning_attn.explain.answers import AnswerReader
-from lightning_attn.explain.explanation import Explanation
-from lightning_attn.explain.readings import ClassReader, Reader
+from lightning_attn.explain.readers import AnswerReader, ClassReader, Reader
 from lightning_attn.hub.models import fits
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.trained import TrainedNetwork
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+@dataclass
+class Explanation:
+    """One text, explained.
+
+    Attributes:
+        text: As the user wrote it.
+        prediction: Name of the most probable class, or the most probable answer; what is explained. Of several labels
+            those with a probability of at least 1/2, or ``none``; the most probable one is explained.
+        probabilities: By class name, or by answer the most probable ones.
+        tokens: What the network read, boundary tokens left out; of a long text the window that the answer stands in.
+        attributions: By method, one number per token.
+        query: Question or hypothesis that the text was read under; None for single texts.
+        sides: Which text each token is of, 0 the text and 1 the query, where a network reads both as one; else None.
+        neighbours: Training texts that lent their importance to the text, the nearest first; None if no method borrows.
+    """
+
+    text: str
+    prediction: str
+    probabilities: dict[str, float]
+    tokens: list[str]
+    attributions: dict[str, list[float]]
+    query: str | None = None
+    sides: list[int] | None = None
+    neighbours: list[NeighbourText] | None = None
+
+    @property
+    def scores(self) -> dict[str, list[float]]:
+        """Old name of ``attributions``."""
+        warnings.warn("Explanation.scores is now Explanation.attributions.", DeprecationWarning, stacklevel=2)
+        return self.attributions
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a line of JSON, where attributions keep their first name, ``scores``."""
+        return {"scores" if name == "attributions" else name: value for name, value in asdict(self).items()}
+
 
 #: What explains where nothing else is asked for: of classes, and of answers.
 DEFAULT_METHODS = ("attention", "gradient", "occlusion")
@@ -75,8 +112,8 @@ class Explainer:
         self._take(trained.network, TextProcessor.from_state(trained.data["processor"]))
 
     @classmethod
-    def of(cls, network: AttentionNetwork, processor: TextProcessor) -> Self:
-        """An explainer of a network that is at hand, such as ``TransformerNetwork.load(NAME)``.
+    def from_network(cls, network: AttentionNetwork, processor: TextProcessor) -> Self:
+        """An explainer of a built network, such as ``TransformerNetwork.load(NAME)``.
 
         Args:
             network: Built network; it is moved to the GPU where there is one.
@@ -97,12 +134,18 @@ class Explainer:
         explainer._take(network.eval(), processor)
         return explainer
 
+    @classmethod
+    def of(cls, network: AttentionNetwork, processor: TextProcessor) -> Self:
+        """Old name of :meth:`from_network`."""
+        warnings.warn("Explainer.of is now Explainer.from_network.", DeprecationWarning, stacklevel=2)
+        return cls.from_network(network, processor)
+
     def _take(self, network: AttentionNetwork, processor: TextProcessor) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.processor = processor
         self.network: AttentionNetwork = network.to(self.device)
-        made: type[Reader] = AnswerReader if network.schema.spans else ClassReader
-        self._reader = made(self.network, processor)
+        reader: type[Reader] = AnswerReader if network.schema.spans else ClassReader
+        self._reader = reader(self.network, processor)
 
     def explain(
         self,
@@ -124,24 +167,24 @@ class Explainer:
                 single texts.
 
         Returns:
-            One explanation a text, in their order.
+            One explanation per text, in their order.
 
         Raises:
             InputError: A text or a query is empty or nothing that the tokenizer knows, a method is unknown or not for
                 this network, queries are missing or out of place, or ``batch_size`` is below 1.
         """
-        for name, given in (("texts", texts), ("methods", methods), ("queries", queries)):
-            if isinstance(given, str):
-                raise InputError(f"{name} is one string, {shown(given)}: a list of them is expected.")
+        for name, value in (("texts", texts), ("methods", methods), ("queries", queries)):
+            if isinstance(value, str):
+                raise InputError(f"{name} is one string, {shown(value)}: a list of them is expected.")
         if batch_size < 1:
             raise InputError(f"batch_size, the texts read at once, must be at least 1, not {batch_size}.")
         if not texts:
             return []
         if isinstance(methods, Mapping):
-            makers = dict(methods)
+            by_name = dict(methods)
         else:
             names = default_methods(self.network) if methods is None else methods
-            makers = {name: method_for(self.network, name) for name in names}
+            by_name = {name: method_for(self.network, name) for name in names}
         for number, text in enumerate(texts, 1):
             if not text.strip():
                 raise InputError(f"Text {number} of {len(texts)} is empty: there is nothing to explain in it.")
@@ -151,12 +194,12 @@ class Explainer:
         # Texts of one length stand together, so that little is padded.
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
-        found: dict[int, Explanation] = {}
+        explanations: dict[int, Explanation] = {}
         for rows in track(batches, "Explaining", console=Console(stderr=True), disable=not progress, transient=True):
             asked = None if queries is None else [queries[row] for row in rows]
-            explained = self._explain_batch([texts[row] for row in rows], asked, makers)
-            found.update(zip(rows, explained, strict=True))
-        return [found[row] for row in range(len(texts))]
+            explained = self._explain_batch([texts[row] for row in rows], asked, by_name)
+            explanations.update(zip(rows, explained, strict=True))
+        return [explanations[row] for row in range(len(texts))]
 
     def _explain_batch(
         self, texts: list[str], queries: list[str] | None, methods: Mapping[str, attribution.Attribution]
@@ -167,24 +210,26 @@ class Explainer:
         for text, some in zip(texts, reading.batch.inner.any(dim=1).tolist(), strict=True):
             if not some:
                 raise InputError(f"The text {shown(text)} has no token for this network: nothing to explain.")
-        scores: dict[str, torch.Tensor] = {}
+        attributions: dict[str, torch.Tensor] = {}
         lenders: list[list[NeighbourText]] | None = None
         for name, method in methods.items():
             if isinstance(method, LAFA):
                 borrowed = method.borrow(self.network, reading.batch, reading.target)
-                scores[name] = borrowed.scores
+                attributions[name] = borrowed.scores
                 assert borrowed.neighbours is not None
                 names = self.network.schema.names
                 lenders = neighbour_texts(method.index, borrowed.neighbours, self.processor.tokens, names)
             else:
-                scores[name] = method.attribute(self.network, reading.batch, reading.target)
+                attributions[name] = method.attribute(self.network, reading.batch, reading.target)
         return [
             Explanation(
                 text=text,
                 prediction=reading.predictions[row],
                 probabilities=reading.probabilities[row],
                 tokens=reading.tokens[row],
-                scores={name: values[row][reading.batch.inner[row]].tolist() for name, values in scores.items()},
+                attributions={
+                    name: values[row][reading.batch.inner[row]].tolist() for name, values in attributions.items()
+                },
                 query=None if queries is None else queries[row],
                 sides=reading.sides[row],
                 neighbours=None if lenders is None else lenders[row],
@@ -195,7 +240,7 @@ class Explainer:
 
 def _check(queries: Sequence[str], count: int) -> None:
     if len(queries) != count:
-        raise InputError(f"There are {count} texts but {len(queries)} queries: give one query a text.")
+        raise InputError(f"There are {count} texts but {len(queries)} queries: give one query per text.")
     for number, query in enumerate(queries, 1):
         if not query.strip():
             raise InputError(f"Query {number} of {len(queries)} is empty: there is nothing to ask in it.")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # what is drawn here
     from lightning_attn.attribution.lafa import NeighbourText
     from lightning_attn.explain import Explanation
 
-#: What a method is called on the page, and what its scores say.
+#: What a method is called on the page, and what its attributions say.
 TITLES = {
     "attention": ("Attention", "the weight that the network gave the token"),
     "gradient": ("Gradient x input", "how strongly the prediction reacts to the token, to first order"),
@@ -106,8 +106,8 @@ def explain_page(explanations: Sequence[Explanation], source: str, heads: str = 
     Returns:
         A complete HTML document; everything in it that came from texts or class names is escaped.
     """
-    methods = list(explanations[0].scores) if explanations else []
-    signed = any(score < 0 for item in explanations for scores in item.scores.values() for score in scores)
+    methods = list(explanations[0].attributions) if explanations else []
+    signed = any(value < 0 for item in explanations for values in item.attributions.values() for value in values)
     legend = _scale(POSITIVE, "little", "much") + (_scale(NEGATIVE, "little", "much, against it") if signed else "")
     switches = "\n".join(_switch(method) for method in methods)
     cards = "\n".join(_card(item) for item in explanations)
@@ -131,7 +131,7 @@ method is coloured relative to its own largest value in the text. Point at a tok
 def _card(item: Explanation) -> str:
     ranked = sorted(item.probabilities.items(), key=lambda pair: -pair[1])
     classes = "\n".join(_bar(name, probability, name == item.prediction) for name, probability in ranked)
-    methods = "\n".join(_method(method, item, scores) for method, scores in item.scores.items())
+    methods = "\n".join(_method(method, item, values) for method, values in item.attributions.items())
     query = "" if item.query is None else f'<div class="faint">Query: {html.escape(item.query)}</div>\n'
     return (
         f'<article><div class="verdict"><h2>{html.escape(item.prediction)}</h2>\n'
@@ -166,13 +166,13 @@ def _bar(name: str, probability: float, winner: bool) -> str:
     )
 
 
-def _method(method: str, item: Explanation, scores: Sequence[float]) -> str:
+def _method(method: str, item: Explanation, attributions: Sequence[float]) -> str:
     title, meaning = _title(method)
     sides = item.sides or []
     breaks = {place for place in range(1, len(sides)) if sides[place] != sides[place - 1]}  # each text a line
     return (
         f'<section data-method="{html.escape(method)}"><h3 title="{html.escape(meaning)}">{html.escape(title)}</h3>'
-        f'<div class="tokens">{highlight_html(item.tokens, scores, breaks)}</div></section>'
+        f'<div class="tokens">{highlight_html(item.tokens, attributions, breaks)}</div></section>'
     )
 
 

@@ -103,7 +103,7 @@ def test_explain_reads_its_checkpoint_alone(folder: Path) -> None:
     batch = explainer.processor.batch(["the plot was not dull ."])
     expected = torch.stack([one.network(batch).attention[0] for one in members]).mean(dim=0)
     assert len(members) == 2
-    assert found.scores["attention"] == pytest.approx(expected[batch.inner[0]].tolist(), abs=1e-6)
+    assert found.attributions["attention"] == pytest.approx(expected[batch.inner[0]].tolist(), abs=1e-6)
 
 
 def test_the_checkpoint_holds_no_mitigation(folder: Path) -> None:

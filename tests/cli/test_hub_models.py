@@ -150,8 +150,9 @@ def test_models_of_half_precision_have_integrated_gradients(tmp_path: Path, prec
     processor = HuggingFaceProcessor(str(folder))
     processor.fit([])
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=precision)
-    (found, _) = Explainer.of(TransformerNetwork.of(model), processor).explain(TEXTS, ["integrated_gradients"])
-    assert torch.tensor(found.scores["integrated_gradients"]).isfinite().all()
+    explainer = Explainer.from_network(TransformerNetwork.of(model), processor)
+    (found, _) = explainer.explain(TEXTS, ["integrated_gradients"])
+    assert torch.tensor(found.attributions["integrated_gradients"]).isfinite().all()
 
 
 def test_a_mistake_in_python_is_one_sentence(tmp_path: Path) -> None:
@@ -159,13 +160,13 @@ def test_a_mistake_in_python_is_one_sentence(tmp_path: Path) -> None:
     network = TransformerNetwork.load(folder)
     processor = HuggingFaceProcessor(folder)
     with pytest.raises(InputError, match=r"has no tokens yet: call its fit\(\) first"):
-        Explainer.of(network, processor)
+        Explainer.from_network(network, processor)
     processor.fit([])
     words = WordProcessor()
     words.fit([f"word{number}" for number in range(500)])
     with pytest.raises(InputError, match=r"WordProcessor has 50\d tokens, and the network knows"):
-        Explainer.of(network, words)
-    explainer = Explainer.of(network, processor)
+        Explainer.from_network(network, words)
+    explainer = Explainer.from_network(network, processor)
     for options, reason in (
         ({"texts": "a text"}, "texts is one string, 'a text': a list of them is expected"),
         ({"texts": TEXTS, "methods": "rollout"}, "methods is one string"),

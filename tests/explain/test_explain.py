@@ -35,7 +35,7 @@ def test_scores_are_those_of_the_methods(checkpoint: Path) -> None:
     assert found.tokens == TEXTS[0].split()
     for name in ("attention", "gradient", "occlusion"):
         scores = attribution.get(name).attribute(explainer.network, batch)[0][batch.inner[0]]
-        assert found.scores[name] == pytest.approx(scores.tolist(), abs=1e-6)
+        assert found.attributions[name] == pytest.approx(scores.tolist(), abs=1e-6)
     probabilities = torch.softmax(explainer.network(batch).logits[0], -1)
     assert list(found.probabilities.values()) == pytest.approx(probabilities.tolist(), abs=1e-6)
     assert found.prediction == ["negative", "positive"][int(probabilities.argmax())]
@@ -47,8 +47,8 @@ def test_a_text_is_explained_alike_alone_and_among_others(checkpoint: Path) -> N
     for number, item in enumerate(together):
         (alone,) = explainer.explain([TEXTS[number % 3]])
         assert (item.text, item.tokens, item.prediction) == (alone.text, alone.tokens, alone.prediction)
-        for name in item.scores:
-            assert item.scores[name] == pytest.approx(alone.scores[name], abs=1e-5)
+        for name in item.attributions:
+            assert item.attributions[name] == pytest.approx(alone.attributions[name], abs=1e-5)
 
 
 def test_json_and_page(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,7 +99,7 @@ def test_a_page_is_whole_escaped_and_fetches_nothing() -> None:
         prediction=EVIL,
         probabilities={EVIL: 0.75, "other": 0.25},
         tokens=[EVIL, "good"],
-        scores={"attention": [0.25, 0.75], EVIL: [-1.0, 0.5]},
+        attributions={"attention": [0.25, 0.75], EVIL: [-1.0, 0.5]},
     )
     page = explain_page([item], EVIL)
     reader = Reader()
@@ -178,3 +178,10 @@ def test_streams_are_utf8_in_any_locale(checkpoint: Path) -> None:
     )
     assert done.returncode == 0, done.stderr.decode()
     assert json.loads(done.stdout.decode("utf-8"))["text"] == "caf\u00e9 \u2192"
+
+
+def test_old_names_are_still_read_with_a_warning() -> None:
+    item = Explanation("text", "a", {"a": 1.0}, ["text"], {"attention": [1.0]})
+    with pytest.warns(DeprecationWarning, match=r"Explanation\.attributions"):
+        assert item.scores == item.attributions
+    assert list(item.as_dict())[4] == "scores", "in JSON files nothing changes"

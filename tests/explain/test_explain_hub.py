@@ -97,10 +97,11 @@ def test_a_network_at_hand_is_explained_in_python(classifier: Path) -> None:
     processor = HuggingFaceProcessor(str(classifier))
     processor.fit([])
     network = TransformerNetwork.load(str(classifier)).train()
-    (found,) = Explainer.of(network, processor).explain(TEXTS[:1], ["rollout"])
+    (found,) = Explainer.from_network(network, processor).explain(TEXTS[:1], ["rollout"])
     batch = processor.batch(TEXTS[:1])
     assert not network.training
-    assert found.scores["rollout"] == pytest.approx(get("rollout").attribute(network, batch)[batch.inner].tolist())
+    expected = get("rollout").attribute(network, batch)[batch.inner].tolist()
+    assert found.attributions["rollout"] == pytest.approx(expected)
 
 
 def test_important_heads_of_an_answerer_are_found_and_followed(

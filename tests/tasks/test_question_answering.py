@@ -17,7 +17,7 @@ from lightning_attn.data import QuestionProcessor, SQuADDataModule, SyntheticRev
 from lightning_attn.data.questions import read_questions
 from lightning_attn.errors import InputError
 from lightning_attn.explain import Explainer, default_methods
-from lightning_attn.explain.answers import NO_ANSWER
+from lightning_attn.explain.readers import NO_ANSWER
 from lightning_attn.metrics import AnswerRecall, BestAnswers
 from lightning_attn.metrics.functional import answer_recall
 from lightning_attn.mitigations import Compose, InstanceWeighting, MaskedFineTuning, Mitigation, RandomPretraining
@@ -192,8 +192,9 @@ def test_predict_and_explain_answer_alike(
             assert row["prediction"] == "" or not lacking
         else:
             assert row["prediction"] == item.prediction
-        assert len(item.tokens) == len(item.scores["transatt"]) == len(item.scores["gradient"]) == len(item.sides or [])
-        assert max(item.scores["transatt"]) > 0
+        values = item.attributions
+        assert len(item.tokens) == len(values["transatt"]) == len(values["gradient"]) == len(item.sides or [])
+        assert max(item.attributions["transatt"]) > 0
         own = [token for token, side in zip(item.tokens, item.sides or [], strict=True) if side]
         assert "".join(own) == item.query.replace(" ", "")
         part = "".join(token for token, side in zip(item.tokens, item.sides or [], strict=True) if not side)
