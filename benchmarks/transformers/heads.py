@@ -22,7 +22,7 @@ from lightning_attn.attribution.heads import (
     important_heads,
     random_heads,
 )
-from lightning_attn.attribution.transformer import read_heads, write_heads
+from lightning_attn.attribution.heads.heads_file import read_heads, write_heads
 from lightning_attn.data import HuggingFaceProcessor
 from lightning_attn.data.conllu import read_conllu
 from lightning_attn.visualization import heads_figure

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_attn.attribution import KERNELS
-from lightning_attn.attribution.transformer import HeadsFile
+from lightning_attn.attribution.heads.heads_file import HeadsFile
 from lightning_attn.cli.arguments import Arguments, output_path
 from lightning_attn.cli.console import quiet
 from lightning_attn.cli.explain_methods import NAMES, check_extras, method_by_name

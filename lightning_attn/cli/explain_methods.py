@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from lightning_attn import attribution
 from lightning_attn.attribution import LAFA, MaskLRP, ReleasedMaskLRP, get_kernel
+from lightning_attn.attribution.heads.heads_file import read_heads
 from lightning_attn.attribution.lafa import Nearest
-from lightning_attn.attribution.transformer import read_heads
 from lightning_attn.errors import InputError
 from lightning_attn.explain import method_for
 from lightning_attn.networks.base import AttentionNetwork

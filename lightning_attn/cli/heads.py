@@ -24,7 +24,7 @@ from lightning_attn.attribution.heads import (
     random_heads,
     reasons,
 )
-from lightning_attn.attribution.transformer import write_heads
+from lightning_attn.attribution.heads.heads_file import write_heads
 from lightning_attn.cli.arguments import Arguments, output_path
 from lightning_attn.cli.console import quiet
 from lightning_attn.cli.hub_models import explained_by, read_transformer

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig
 
 from lightning_attn.attribution import MaskLRP
-from lightning_attn.attribution.transformer import read_heads
+from lightning_attn.attribution.heads.heads_file import read_heads
 from lightning_attn.cli.commands import main
 from lightning_attn.explain import Explainer
 from lightning_attn.networks import TransformerNetwork

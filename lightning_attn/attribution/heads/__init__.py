@@ -9,6 +9,7 @@ from lightning_attn.attribution.heads.criteria import (
     random_heads,
     reasons,
 )
+from lightning_attn.attribution.heads.heads_file import HeadsFile, read_heads, write_heads
 from lightning_attn.attribution.heads.statistics import DIRECTIONS, HeadStatistics, head_statistics
 
 __all__ = [
@@ -17,11 +18,14 @@ __all__ = [
     "AlignedTexts",
     "Criterion",
     "HeadStatistics",
+    "HeadsFile",
     "Positional",
     "Syntactic",
     "align",
     "head_statistics",
     "important_heads",
     "random_heads",
+    "read_heads",
     "reasons",
+    "write_heads",
 ]

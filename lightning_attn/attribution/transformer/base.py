@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +14,7 @@ from lightning_attn.attribution.gradients import differentiable
 from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.transformer.model import TransformerModel
+from lightning_attn.networks.transformer.parts import exchanged
 from lightning_attn.networks.transformer.self_attention import Attend, Projections
 from lightning_attn.types import Batch
 
@@ -72,27 +71,25 @@ class Trace:
 
 def trace(network: TransformerModel, batch: Batch, target: Tensor) -> Trace:
     """Run the model and keep the weights of every layer and what enters it; arguments as in :meth:`look`."""
-    attend = _Keep()
+    attend, layers = _Keep(), set(network.self_attention)
+    states: list[Tensor] = []
     embeddings = network.embed(batch).detach().requires_grad_()
-    with layer_inputs(network) as states:
-        logits = network.run(embeddings, batch, attend)
+    keeping = exchanged(network, lambda part: _KeepInput(part, states) if part in layers else None)
+    logits = keeping.run(embeddings, batch, attend)
     return Trace(attend.maps, states, logits.gather(-1, target[:, None]).squeeze(-1))
 
 
-@contextmanager
-def layer_inputs(network: TransformerModel) -> Iterator[list[Tensor]]:
-    """Collects what enters each layer that runs inside, the lowest first; nothing stays in the model."""
-    states: list[Tensor] = []
+class _KeepInput(nn.Module):
+    """In the place of the self-attention of a layer: does the same, and adds what enters it to ``states``."""
 
-    def keep(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        states.append(inputs[0])
+    def __init__(self, attention: nn.Module, states: list[Tensor]) -> None:
+        super().__init__()
+        self.attention = attention
+        self.states = states
 
-    handles = [module.register_forward_pre_hook(keep) for module in dict.fromkeys(network.self_attention)]
-    try:
-        yield states
-    finally:
-        for handle in handles:
-            handle.remove()
+    def forward(self, state: Tensor, *args: Any, **kwargs: Any) -> Any:
+        self.states.append(state)
+        return self.attention(state, *args, **kwargs)
 
 
 class _Keep(Attend):

@@ -1,6 +1,6 @@
 """Relevance as gradient x input with changed local derivatives: `AttnLRP`, and `CPLRP` with constant attention.
 
-Patents: see :mod:`lightning_attn.attribution.transformer.relevance_rules`.
+Patents: see :mod:`lightning_attn.attribution.transformer.rules`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 
 from lightning_attn.attribution.base import register
 from lightning_attn.attribution.transformer.base import TransformerAttribution
-from lightning_attn.attribution.transformer.head_rules import ChosenHeads, EveryHead, HeadRule
-from lightning_attn.attribution.transformer.relevance import ACTIVATIONS, composed_activations
+from lightning_attn.attribution.transformer.relevance import ACTIVATIONS, Network, with_activations
+from lightning_attn.attribution.transformer.rules import ChosenHeads, EveryHead, HeadRule
 from lightning_attn.networks.transformer.model import TransformerModel
 from lightning_attn.networks.transformer.self_attention import Attend, Projections
 from lightning_attn.types import Batch
@@ -47,8 +47,8 @@ class AttnLRP(TransformerAttribution):
         """See :meth:`TransformerAttribution.look`."""
         self.rule.check(network)
         embeddings = network.embed(batch).detach().requires_grad_()
-        with derivative_rules(network):
-            logits = network.run(embeddings, batch, self.attend())
+        with derivative_rules(network) as ruled:
+            logits = ruled.run(embeddings, batch, self.attend())
         (gradient,) = torch.autograd.grad(logits.gather(-1, target[:, None]).sum(), embeddings)
         return (gradient * embeddings.detach()).sum(dim=-1)
 
@@ -74,22 +74,17 @@ class CPLRP(AttnLRP):
 
 
 @contextmanager
-def derivative_rules(network: TransformerModel) -> Iterator[None]:
-    """Within, normalisation and activations of the network have the derivatives of :class:`AttnLRP`.
+def derivative_rules(network: Network) -> Iterator[Network]:
+    """Within, normalisation and activations have the derivatives of :class:`AttnLRP`.
 
     As with :func:`~lightning_attn.attribution.transformer.relevance.relevance_rules`, nothing is patched.
+
+    Yields:
+        The network to run: it shares its parts with the one that is given.
     """
-
-    def through(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        return _Proportional.apply(inputs[0], output.detach())  # type: ignore[no-untyped-call, no-any-return]
-
-    handles = [part.register_forward_hook(through) for part in composed_activations(network)]
-    try:
-        with _Derivatives():
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    ruled = with_activations(network, _Proportional)
+    with _Derivatives():
+        yield ruled
 
 
 class _Derivatives(TorchFunctionMode):

@@ -1,6 +1,6 @@
 """Layer-wise relevance through a whole transformer (LRP): one forward and one backward pass of the untouched model.
 
-Patents: see :mod:`lightning_attn.attribution.transformer.relevance_rules`.
+Patents: see :mod:`lightning_attn.attribution.transformer.rules`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 
-from lightning_attn.attribution.transformer.head_rules import EveryHead, HeadRule
-from lightning_attn.attribution.transformer.relevance_rules import Add, Identity, Linear, Product, ratio
+from lightning_attn.attribution.transformer.rules import Add, EveryHead, HeadRule, Identity, Linear, Product, ratio
 from lightning_attn.networks.transformer.model import TransformerModel
+from lightning_attn.networks.transformer.parts import exchanged
 from lightning_attn.networks.transformer.self_attention import Attend, Projections
 from lightning_attn.types import Batch
+
+Network = TypeVar("Network", bound=TransformerModel)
 
 #: Activations that a model may call as one function.
 ACTIVATIONS: frozenset[Callable[..., Any]] = frozenset(
@@ -95,8 +97,8 @@ def _run(
     network: TransformerModel, batch: Batch, rule: HeadRule | None, dtype: torch.dtype | None = None
 ) -> tuple[Tensor, _RelevanceAttend, Tensor]:
     attend = _RelevanceAttend(rule or EveryHead())
-    with relevance_rules(network, dtype) as embedded:
-        logits = network.run(network.embed(batch).detach(), batch, attend)
+    with relevance_rules(network, dtype) as (ruled, embedded):
+        logits = ruled.run(network.embed(batch).detach(), batch, attend)
     return logits, attend, embedded[0]
 
 
@@ -105,41 +107,66 @@ def _start(logits: Tensor, target: Tensor) -> Tensor:
 
 
 @contextmanager
-def relevance_rules(network: TransformerModel, dtype: torch.dtype | None = None) -> Iterator[list[Tensor]]:
-    """Within, the network's operations pass relevance backwards in place of gradients.
+def relevance_rules(network: Network, dtype: torch.dtype | None = None) -> Iterator[tuple[Network, list[Tensor]]]:
+    """Within, operations pass relevance backwards in place of gradients.
 
-    Nothing is patched: functions are caught on their way to PyTorch, in this thread, for this block, and a few hooks
-    are removed afterwards, also after an error.
+    Nothing is patched: functions are caught on their way to PyTorch, in this thread, for this block, and what is no
+    function is exchanged in a network that shares all other parts.
 
     Args:
         network: In evaluation mode.
         dtype: What layers compute in; None means what the embeddings have. Parameters stay as they are.
 
     Yields:
-        A list that gets what the embeddings give to the first layer, a leaf of the graph.
+        The network to run, and a list that gets what its embeddings give to the first layer, a leaf of the graph.
     """
     embedded: list[Tensor] = []
-
-    def cut(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        embedded.append(output.detach().to(dtype or output.dtype).requires_grad_())
-        return embedded[-1]
-
-    def through(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Any:
-        return Identity.apply(inputs[0], output.detach())  # type: ignore[no-untyped-call]
-
-    handles = [network.model.base_model.embeddings.register_forward_hook(cut)]
-    handles += [part.register_forward_hook(through) for part in composed_activations(network)]
-    try:
-        with _Rules():
-            yield embedded
-    finally:
-        for handle in handles:
-            handle.remove()
+    embeddings = network.model.base_model.embeddings
+    ruled = exchanged(network, lambda part: _Leaf(part, dtype, embedded) if part is embeddings else None)
+    ruled = with_activations(ruled, Identity)
+    with _Rules():
+        yield ruled, embedded
 
 
-def composed_activations(network: TransformerModel) -> list[nn.Module]:
-    """Activations that transformers may put together of several operations; for relevance they are one."""
-    return [part for part in network.model.modules() if type(part).__module__ == "transformers.activations"]
+def with_activations(network: Network, function: type[Function]) -> Network:
+    """The network with activations that transformers may put together of several operations as one function.
+
+    Args:
+        network: Stays as it is.
+        function: From input and output of an activation to the output, with a backward pass of its own.
+    """
+
+    def exchange(part: nn.Module) -> nn.Module | None:
+        return _Activation(part, function) if type(part).__module__ == "transformers.activations" else None
+
+    return exchanged(network, exchange)
+
+
+class _Leaf(nn.Module):
+    """In the place of the embeddings: what they give, as a leaf of the graph that is kept in ``embedded``."""
+
+    def __init__(self, embeddings: nn.Module, dtype: torch.dtype | None, embedded: list[Tensor]) -> None:
+        super().__init__()
+        self.embeddings = embeddings
+        self.dtype = dtype
+        self.embedded = embedded
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        output: Tensor = self.embeddings(*args, **kwargs)
+        self.embedded.append(output.detach().to(self.dtype or output.dtype).requires_grad_())
+        return self.embedded[-1]
+
+
+class _Activation(nn.Module):
+    """In the place of an activation."""
+
+    def __init__(self, activation: nn.Module, function: type[Function]) -> None:
+        super().__init__()
+        self.activation = activation
+        self.function = function
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function.apply(x, self.activation(x).detach())  # type: ignore[no-untyped-call]
 
 
 class _Rules(TorchFunctionMode):

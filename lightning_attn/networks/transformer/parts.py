@@ -1,15 +1,17 @@
-"""The layers below a certain one of a Hugging Face classifier, and the rest of it, as models that share its parts."""
+"""Models that share the parts of another: the layers below a certain one, the rest, all with some parts exchanged."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+Module = TypeVar("Module", bound=nn.Module)
 
 #: Where the stack of layers may stand in a base model, and the name of its list of layers.
 _STACKS = (("encoder", "layer"), ("transformer", "layer"), ("encoder", "albert_layer_groups"))
@@ -66,6 +68,22 @@ def without(module: nn.Module, left_out: set[nn.Module]) -> Iterator[nn.Module]:
             yield from without(part, left_out)
 
 
+def exchanged(module: Module, exchange: Callable[[nn.Module], nn.Module | None]) -> Module:
+    """The module with some of its parts exchanged; the module itself stays as it is, and all other parts are shared.
+
+    Args:
+        module: A network or a model.
+        exchange: From a part to what stands in its place; None for a part that stays.
+    """
+    changed: dict[str, nn.Module | None] = {}
+    for name, part in module._modules.items():
+        if part is not None:
+            other = exchange(part) or exchanged(part, exchange)
+            if other is not part:
+                changed[name] = other
+    return _twin(module, changed) if changed else module
+
+
 class _Given(nn.Module):
     """In the place of embeddings: gives back what it is given."""
 
@@ -99,14 +117,14 @@ def _part(base: nn.Module, first: int, end: int, once: bool = False) -> nn.Modul
     """The stack with the layers from ``first`` to below ``end`` only, without gradient checkpointing if ``once``."""
     place = _place(base)
     assert place is not None
-    stack, name = getattr(base, place[0]), place[1]
-    layers = getattr(stack, name)
+    stack, name = cast(nn.Module, getattr(base, place[0])), place[1]
+    layers = cast(nn.ModuleList, getattr(stack, name))
     if name != "albert_layer_groups":
         return _twin(
             stack, {name: nn.ModuleList([_once(layer) if once else layer for layer in list(layers)[first:end]])}
         )
     # ALBERT runs each of its groups several times in a row; here every layer is a group of its own.
-    config = copy.copy(stack.config)
+    config: Any = copy.copy(stack.config)
     depth, groups = config.num_hidden_layers, config.num_hidden_groups
     chosen = [layers[int(number / (depth / groups))] for number in range(first, end)]
     config.num_hidden_layers = config.num_hidden_groups = end - first
@@ -123,9 +141,9 @@ def _once(layer: nn.Module) -> nn.Module:
     return twin
 
 
-def _twin(module: nn.Module, changed: dict[str, nn.Module | None]) -> nn.Module:
+def _twin(module: Module, changed: dict[str, nn.Module | None]) -> Module:
     """Another module of the same class with the same parameters, buffers and parts, some of them exchanged."""
-    twin: nn.Module = module.__new__(type(module))
+    twin: Module = module.__new__(type(module))
     twin.__dict__ = dict(module.__dict__)
     twin.__dict__["_modules"] = {**module._modules, **changed}
     return twin

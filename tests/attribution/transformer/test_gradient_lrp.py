@@ -112,8 +112,8 @@ def test_scores_do_not_depend_on_the_batch(
 def test_logits_stay_and_so_does_the_model(kind: str, networks: dict[str, TransformerNetwork], batch: Batch) -> None:
     network = networks[kind]
     expected = network(batch).logits
-    with derivative_rules(network):
-        found = network.run(network.embed(batch).detach().requires_grad_(), batch, CPLRP().attend())
+    with derivative_rules(network) as ruled:
+        found = ruled.run(network.embed(batch).detach().requires_grad_(), batch, CPLRP().attend())
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
     def fail() -> None:

@@ -21,9 +21,8 @@ from lightning_attn.attribution.transformer import (
     ReleasedMaskLRP,
     TransAtt,
 )
-from lightning_attn.attribution.transformer.head_rules import HeadRule
 from lightning_attn.attribution.transformer.relevance import propagate, relevance_rules, weight_relevance
-from lightning_attn.attribution.transformer.relevance_rules import Add, Linear, Product
+from lightning_attn.attribution.transformer.rules import Add, HeadRule, Linear, Product
 from lightning_attn.errors import InputError
 from lightning_attn.networks import TransformerNetwork
 from lightning_attn.types import Batch
@@ -217,8 +216,8 @@ def test_the_model_is_as_before_after_an_error(networks: dict[str, TransformerNe
     before = network(batch).logits
 
     def fail() -> None:
-        with relevance_rules(network):
-            network.run(network.embed(batch), batch)
+        with relevance_rules(network) as (ruled, _):
+            ruled.run(network.embed(batch), batch)
             raise RuntimeError("in between")
 
     with pytest.raises(RuntimeError, match="in between"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_attn.attribution.transformer import read_heads, write_heads
+from lightning_attn.attribution.heads.heads_file import read_heads, write_heads
 from lightning_attn.errors import InputError
 from tests.tiny_models import toy_transformer
 
