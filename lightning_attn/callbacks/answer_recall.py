@@ -23,7 +23,7 @@ class AnswerRecallCallback(SampledCallback):
 
     Args:
         methods: Names of attribution methods.
-        k: Tokens that count as found; 20 is published (Mask-LRP).
+        k: Tokens that count; 20 is published (Mask-LRP).
         max_examples: Questions to explain, at least 1.
         every_n_epochs: Validation epochs from one look to the next; validate and test always look.
         batch_size: Windows explained at once.
@@ -49,7 +49,7 @@ class AnswerRecallCallback(SampledCallback):
         self.batch_size = batch_size
 
     def keep(self, split: Split, pl_module: LightningModule, batch: Batch) -> None:
-        """Keep the chosen windows of the chosen questions.
+        """Keep one window of each question that has an answer.
 
         Raises:
             InputError: The data are no questions.
@@ -58,11 +58,11 @@ class AnswerRecallCallback(SampledCallback):
         if not isinstance(data, SQuADDataModule):
             raise InputError("AnswerRecallCallback is for questions: use it with a SQuADDataModule.")
         if len(batch):
-            chosen = torch.from_numpy(data.dataset(split).chosen[batch.index.cpu().numpy()]).to(batch.device)
-            super().keep(split, pl_module, batch.select(chosen & (batch.target[:, 1] > 0)))
+            answering = torch.from_numpy(data.dataset(split).chosen[batch.index.cpu().numpy()]).to(batch.device)
+            super().keep(split, pl_module, batch.select(answering & (batch.target[:, 1] > 0)))
 
     def evaluate(self, split: Split, trainer: Trainer, pl_module: LightningModule, batches: list[Batch]) -> None:
-        """Explain, and log one figure a method; every process must take part."""
+        """Explain, and log one figure per method; every process must take part."""
         network = network_of(pl_module)
         for name, method in self.methods.items():
             recall = AnswerRecall(self.k).to(pl_module.device)

@@ -112,7 +112,7 @@ def _views(trainer: Trainer, schema: DataSchema, batch: Batch, attention: Tensor
             View(
                 moment=moment_of(trainer),
                 example=int(batch.index[row]),
-                tokens=[token if shown else None for token, shown in zip(tokens, inner, strict=True)][:length],
+                tokens=[token if keep else None for token, keep in zip(tokens, inner, strict=True)][:length],
                 weights=list(attention[row, :length].tolist()),
                 label=schema.named_target(batch.target[row]),
                 predicted=schema.named_prediction(probabilities[row]),
@@ -124,20 +124,20 @@ def _views(trainer: Trainer, schema: DataSchema, batch: Batch, attention: Tensor
 
 def _media(split: str, history: dict[int, dict[str, View]], views: list[View]) -> Media:
     """The page and the figure show all epochs, the rest the last one."""
-    shown = [list(history[view.example].values()) for view in views]
+    by_example = [list(history[view.example].values()) for view in views]
     sections = [
         HighlightSection(
             f"Example {texts[0].example}: {texts[0].label}",
             [HighlightRow(view.caption, view.tokens, view.weights) for view in texts],
         )
-        for texts in shown
+        for texts in by_example
     ]
     note = "The deeper the colour, the larger the attention weight, relative to the largest of its text."
     if sections:
         sections[0].note = note
     pictured = [
         HighlightRow(view.caption, view.tokens, view.weights)
-        for texts in shown[:_FIGURE_TEXTS]
+        for texts in by_example[:_FIGURE_TEXTS]
         for view in _spread(texts, _FIGURE_EPOCHS)
     ]
     rows: list[list[Cell]] = [

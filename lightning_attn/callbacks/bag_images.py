@@ -79,10 +79,10 @@ class BagImagesCallback(SampledCallback):
         """
         shape = network_of(pl_module).schema.feature_shape
         if not is_image(shape):
-            found = f"features of shape {shape}" if shape is not None else "token ids"
+            kind = f"features of shape {shape}" if shape is not None else "token ids"
             raise InputError(
                 "BagImagesCallback shows bags of images, of shape (H, W), (1, H, W) or (3, H, W), but the instances "
-                f"are {found}: leave it out."
+                f"are {kind}: leave it out."
             )
         super().start(trainer, pl_module)
 

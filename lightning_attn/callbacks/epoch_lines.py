@@ -1,4 +1,4 @@
-"""One line an epoch, on a terminal and in a file."""
+"""One line per epoch, on a terminal and in a file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class EpochLines(Callback):
         parameters = sum(parameter.numel() for parameter in pl_module.parameters())
         place = f"{trainer.world_size} x {pl_module.device.type.upper()}"
         self._print(
-            trainer, f"Training {parameters:,} parameters on {place}, {trainer.num_training_batches} steps an epoch."
+            trainer, f"Training {parameters:,} parameters on {place}, {trainer.num_training_batches} steps per epoch."
         )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

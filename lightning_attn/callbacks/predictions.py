@@ -19,10 +19,10 @@ from lightning_attn.tasks.question_answering import QuestionAnswerer
 
 
 class PredictionsFile(Callback):
-    """Writes one JSON object an example into the run's folder, in the order of the data, each example once.
+    """Writes one JSON object per example into the run's folder, in the order of the data, each example once.
 
     Keys: ``index``, ``prediction`` (class name; a list of names for multi-label), ``probabilities`` (by class name),
-    ``tokens`` (where the data are texts) and ``attention`` (one weight a token). Every process writes what it
+    ``tokens`` (where the data are texts) and ``attention`` (one weight per token). Every process writes what it
     predicted; the first one puts the parts together, so all must see the same disk.
     """
 
@@ -106,7 +106,7 @@ def _merge(parts: list[Path], target: Path) -> None:
 
 
 class AnswersFile(Callback):
-    """Writes one JSON object a question of the test data into the run's folder, in their order.
+    """Writes one JSON object per question of the test data into the run's folder, in their order.
 
     Keys: ``index``, ``id`` (of the question in its file), ``question``, ``prediction`` (a piece of the context, or
     empty for no answer) and ``answers`` (those of the file).

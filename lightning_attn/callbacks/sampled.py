@@ -12,10 +12,11 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.ops.randomness import mix
+from lightning_attn.ops.randomness import example_keys
 from lightning_attn.types import Batch
 
 T = TypeVar("T")
@@ -51,7 +52,7 @@ class SampledCallback(Callback, ABC):
         self._sample = ExampleSample(max_examples, seed)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that what was asked for is possible.
+        """Check that the module can be measured.
 
         Raises:
             InputError: The Trainer has two of these callbacks, or the module has no attention network.
@@ -73,14 +74,15 @@ class SampledCallback(Callback, ABC):
         """Take what the sample needs of a batch."""
         self._sample.add(batch)
 
+    @override
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See :meth:`start`."""
         self.start(trainer, pl_module)
 
+    @override
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See :meth:`start`."""
         self.start(trainer, pl_module)
 
+    @override
     def on_validation_batch_end(
         self,
         trainer: Trainer,
@@ -90,10 +92,10 @@ class SampledCallback(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """See :meth:`keep`."""
         if dataloader_idx == 0 and self._measures("val", trainer):
             self.keep("val", pl_module, batch)
 
+    @override
     def on_test_batch_end(
         self,
         trainer: Trainer,
@@ -103,16 +105,15 @@ class SampledCallback(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """See :meth:`keep`."""
         if dataloader_idx == 0 and self._measures("test", trainer):
             self.keep("test", pl_module, batch)
 
+    @override
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See :meth:`evaluate`."""
         self._finish("val", trainer, pl_module)
 
+    @override
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See :meth:`evaluate`."""
         self._finish("test", trainer, pl_module)
 
     def _finish(self, split: Split, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -129,10 +130,10 @@ class SampledCallback(Callback, ABC):
             if value is not None and value < 1:
                 raise InputError(f"{type(self).__name__} needs {name} of at least 1, not {value}.")
 
-    def _known(self, kind: str, given: Sequence[str], known: Sequence[str]) -> None:
-        if unknown := [name for name in given if name not in known]:
+    def _known(self, kind: str, names: Sequence[str], choices: Sequence[str]) -> None:
+        if unknown := [name for name in names if name not in choices]:
             raise InputError(
-                f"{type(self).__name__} knows no {kind} {unknown[0]!r}; the {kind}s are {', '.join(known)}."
+                f"{type(self).__name__} knows no {kind} {unknown[0]!r}; the {kind}s are {', '.join(choices)}."
             )
 
 
@@ -141,7 +142,7 @@ class ExampleSample:
 
     The order is a hash of ``Batch.index``: it depends on neither the length of the data set, nor the order of the
     batches, nor the number of processes, and a file that is sorted by class gives all its classes. Processes talk
-    once an epoch, in :meth:`collected`.
+    once per epoch, in :meth:`collected`.
 
     Args:
         size: Examples to keep, on all processes together; None keeps all.
@@ -159,36 +160,36 @@ class ExampleSample:
         self._parts, self._keys = [], None
 
     def add(self, batch: Batch) -> None:
-        """Keep those rows of a batch that may turn out to be chosen; a row that is there already is not kept again."""
+        """Keep those rows of a batch that may belong to the sample; a row that is there already is not kept again."""
         # Normal tensors, which may be differentiated later, also where Lightning evaluates in inference mode.
         with torch.inference_mode(False), torch.no_grad():
-            keys = mix(mix(batch.index.clone()) + mix(torch.tensor(self.seed, device=batch.device)))
-            known = keys.new_empty(0) if self._keys is None else self._keys
-            new = ~torch.isin(keys, known)
-            if self.size is not None and len(known) >= self.size:
-                new &= keys < known[-1]
+            keys = example_keys(batch.index.clone(), self.seed)
+            kept = keys.new_empty(0) if self._keys is None else self._keys
+            new = ~torch.isin(keys, kept)
+            if self.size is not None and len(kept) >= self.size:
+                new &= keys < kept[-1]
             rows = new.nonzero().squeeze(-1)
             if len(rows):
                 self._parts.append((batch.apply(torch.clone).select(rows), keys[rows]))
-                self._keys = torch.unique(torch.cat([known, keys[rows]]))[: self.size]
+                self._keys = torch.unique(torch.cat([kept, keys[rows]]))[: self.size]
 
     def collected(self, strategy: Strategy | None = None) -> list[Batch]:
-        """The chosen examples of this process; every process must call it.
+        """The sample's examples on this process; every process must call it.
 
         Args:
             strategy: The Trainer's; None where this process is the only one.
 
         Returns:
-            What was chosen of each batch that was added, padded, but without columns that are padding only. How
+            The sample's part of each batch that was added, padded, but without columns that are padding only. How
             examples are grouped does not depend on the number of processes if the batches do not: floating-point
             results are then the same to the last bit.
         """
         last = _NEVER if self.size is None else self._last_key(strategy)
-        chosen = [_trimmed(part.select((keys <= last).nonzero().squeeze(-1)).padded()) for part, keys in self._parts]
-        return [part for part in chosen if len(part)]
+        selected = [_trimmed(part.select((keys <= last).nonzero().squeeze(-1)).padded()) for part, keys in self._parts]
+        return [part for part in selected if len(part)]
 
     def _last_key(self, strategy: Strategy | None) -> int:
-        """Key of the last example chosen on any process."""
+        """Key of the sample's last example on any process."""
         assert self.size is not None
         if strategy is None:
             return _NEVER if self._keys is None else int(self._keys[-1])

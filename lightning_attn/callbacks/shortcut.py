@@ -19,7 +19,7 @@ from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.compatibility import check_black_box
 from lightning_attn.networks.trained import TrainedNetwork
 from lightning_attn.ops.evaluation import evaluating
-from lightning_attn.ops.randomness import mix
+from lightning_attn.ops.randomness import example_keys
 from lightning_attn.tasks import AttentionClassifier, BlackBoxExplainer
 from lightning_attn.types import Batch
 
@@ -175,7 +175,7 @@ class ShortcutProbe(SampledCallback):
             self._tell(", ".join(JUDGED), "Evaluators learn from the training split of a data module of this package.")
             return []
         dataset = data.dataset("train")
-        rows = mix(mix(torch.arange(len(dataset))) + mix(torch.tensor(self.seed))).argsort()[: self.train_examples]
+        rows = example_keys(torch.arange(len(dataset)), self.seed).argsort()[: self.train_examples]
         rows = rows[torch.as_tensor(dataset.lengths)[rows].argsort(stable=True)]  # little padding
         device = next(network.parameters()).device
         return [network.attendable(dataset[part.tolist()].to(device).padded()) for part in torch.split(rows, _BATCH)]

@@ -32,6 +32,11 @@ def mix(x: Tensor) -> Tensor:
     return x ^ _shift(x, 31)
 
 
+def example_keys(index: Tensor, seed: int = 0) -> Tensor:
+    """One int64 per example that looks random and depends on its ``index`` ``(B,)`` and the seed alone."""
+    return mix(mix(index) + mix(index.new_tensor(seed)))
+
+
 def uniform(index: Tensor, length: int, seed: int = 0) -> Tensor:
     """Uniform numbers in (0, 1), one for each position of each example.
 
@@ -43,8 +48,7 @@ def uniform(index: Tensor, length: int, seed: int = 0) -> Tensor:
     Returns:
         Shape ``(B, L)``, float32, never exactly 0 or 1.
     """
-    stream = mix(mix(index) + mix(index.new_tensor(seed)))
-    bits = mix(stream[:, None] + mix(torch.arange(length, device=index.device)))
+    bits = mix(example_keys(index, seed)[:, None] + mix(torch.arange(length, device=index.device)))
     # 23 bits plus one half: every value and its complement are exact in float32 and inside (0, 1).
     return (_shift(bits, 41).to(torch.float32) + 0.5) * (1 / 2**23)
 
