@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 _MOST = 60  # characters
 
 
@@ -16,3 +18,16 @@ class InputError(ValueError):
 def shown(text: str) -> str:
     """The text in quotes, its end left out where it is long."""
     return repr(text if len(text) <= _MOST else text[: _MOST - 3] + "...")
+
+
+def adopt_renamed(cls: type, **names: str) -> None:
+    """For ``__init_subclass__``: what a subclass calls by the name of 0.1.0 overrides the method of today, and warns.
+
+    Args:
+        cls: The subclass.
+        **names: From the old name of a method to the one it has.
+    """
+    for old, new in names.items():
+        if old in vars(cls) and new not in vars(cls):
+            warnings.warn(f"{cls.__name__}.{old} is called {new} now: rename it.", DeprecationWarning, stacklevel=3)
+            setattr(cls, new, vars(cls)[old])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from lightning_attn.errors import adopt_renamed
 from lightning_attn.mitigations.base import Mitigation, MitigationCarrier, NoMitigation
 from lightning_attn.mitigations.random_attention import RandomAttention, SoftmaxNormal
 from lightning_attn.ops.bag_reduce import packed_softmax
@@ -30,6 +31,10 @@ class AttentionLayer(MitigationCarrier):
     #: Whether the weights select: in evaluation what is not selected has a weight of 0.
     hard: bool = False
     _schema: DataSchema | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        adopt_renamed(cls, attended="attendable", independent="random_counterpart")
 
     def __init__(self, temperature: float = 1.0, attend_special: bool = False) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_attn.errors import InputError
+from lightning_attn.errors import InputError, adopt_renamed
 from lightning_attn.ops.randomness import seeded
 from lightning_attn.types import AttentionOutput, Batch, DataSchema, MitigatedNetwork
 
@@ -31,6 +31,10 @@ class Mitigation(nn.Module):
 
     freezes: bool = False
     random_epochs: int = 0
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        adopt_renamed(cls, trainable="lr_scales")
 
     @property
     def phase(self) -> Phase:
@@ -144,6 +148,8 @@ class DrawingMitigation(Mitigation):
     def drawing(self, device: torch.device) -> Iterator[None]:
         """What is drawn inside is the next draw; the global random state stays as it was."""
         self.draws += 1
+        # The hash of a tuple of integers is the same in every process and run. SplitMix64 (ops/randomness.py) would
+        # be as good a seed, but another one: trainings under the same seed would no longer end with the same weights.
         with seeded(hash((self.seed, process_rank(), self.draws)) % 2**63, device):
             yield
 

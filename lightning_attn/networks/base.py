@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_attn.attention.base import AttentionLayer
-from lightning_attn.errors import InputError
+from lightning_attn.errors import InputError, adopt_renamed
 from lightning_attn.mitigations.base import Mitigation, MitigationCarrier
 from lightning_attn.mitigations.random_attention import RandomAttention
 from lightning_attn.perturbation.removal import Removal, Reread
@@ -38,6 +38,10 @@ class AttentionNetwork(MitigationCarrier):
     #: Why the network is not trained, one sentence; empty if it is.
     untrainable: str = ""
     _schema: DataSchema | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        adopt_renamed(cls, attended="attendable")
 
     @property
     def schema(self) -> DataSchema:

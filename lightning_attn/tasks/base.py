@@ -163,6 +163,9 @@ class AttentionModule(MitigationCarrier, LightningModule):
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
         """One step; parts with a rate of their own go that many times as far, whatever the optimiser."""
+        # Parameter groups would not do: the rates change from epoch to epoch, while the groups are part of the
+        # optimiser's state in every checkpoint; and a share of the learning rate is a share of the step for some
+        # optimisers only, and for none of them to the last bit.
         others = [
             (parameter, parameter.detach().clone(), rate)
             for module, rate in self._rates.items()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, MetricCollection
 
-from lightning_attn.errors import InputError
+from lightning_attn.errors import InputError, adopt_renamed
 from lightning_attn.metrics.classification import classification_metrics
 from lightning_attn.ops.losses import classification_loss
 from lightning_attn.tasks.base import AttentionModule
@@ -28,6 +30,10 @@ class AttentionClassifier(AttentionModule):
 
     Arguments: see :class:`AttentionModule`.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        adopt_renamed(cls, goal="soft_target")
 
     def make_metrics(self, schema: DataSchema) -> None:
         """Loss, accuracy, F1 and AUROC.

@@ -6,11 +6,19 @@ from torch import nn
 from lightning_attn.attention import AdditiveAttention
 from lightning_attn.encoders import TokenMLP
 from lightning_attn.errors import InputError
-from lightning_attn.mitigations import Compose, InstanceWeighting, LeakagePenalty, NoMitigation
+from lightning_attn.mitigations import (
+    Compose,
+    InstanceWeighting,
+    LeakagePenalty,
+    Mitigation,
+    NoMitigation,
+    RandomAttention,
+    Uniform,
+)
 from lightning_attn.mitigations.base import MitigationCarrier
 from lightning_attn.networks import AttentionEnsemble, AttentionNetwork, BagNetwork, PooledNetwork
 from lightning_attn.tasks import AttentionClassifier
-from lightning_attn.types import DataSchema
+from lightning_attn.types import Batch, DataSchema
 
 TEXTS = DataSchema(num_classes=2, vocabulary_size=20)
 
@@ -98,6 +106,29 @@ def test_what_predicts_is_loaded_without_what_a_mitigation_learned() -> None:
     assert not scorer & {id(parameter) for parameter in learned.mitigation.parameters()}
     with pytest.raises(RuntimeError, match="Missing key"):
         fresh.load_inference_state({})
+
+
+def test_hooks_by_their_names_of_0_1_0_go_on_and_warn() -> None:
+    with pytest.warns(DeprecationWarning, match="Slow.trainable is called lr_scales now"):
+
+        class Slow(Mitigation):
+            def trainable(self, network, epoch: int) -> dict[nn.Module, float]:
+                return dict.fromkeys(network.value_path(), 0.1)
+
+    with pytest.warns(DeprecationWarning, match="is called (attendable|random_counterpart) now") as warned:
+
+        class Picky(AdditiveAttention):
+            def attended(self, batch: Batch) -> Batch:
+                return batch
+
+            @property
+            def independent(self) -> RandomAttention:
+                return Uniform()
+
+    assert len(warned) == 2
+    network = PooledNetwork(TokenMLP(4, 4), Picky()).build(TEXTS)
+    assert Compose([Slow()]).lr_scales(network, 0) == dict.fromkeys(network.value_path(), 0.1)
+    assert isinstance(network.random_counterpart, Uniform)
 
 
 def test_a_property_of_a_carrier_holds_against_a_module() -> None:
