@@ -16,9 +16,8 @@ from lightning_attn.callbacks import ShortcutProbe
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.data.encoded import SplitDataset
 from lightning_attn.metrics import Settings, measure
-from lightning_attn.metrics.functional.bits import bits_gained
 from lightning_attn.metrics.functional.evaluators import Training
-from lightning_attn.metrics.functional.leakage import fano_bits
+from lightning_attn.metrics.functional.leakage import bits_gained, fano_bits
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.ops.randomness import mix
 from lightning_attn.perturbation.sweep import Perturbation

@@ -23,7 +23,7 @@ from lightning_attn.attribution import Attribution, MaskLRP, ReleasedMaskLRP
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.data.windows import WindowDataset
 from lightning_attn.metrics import Settings, measure
-from lightning_attn.metrics.functional.answers import answer_recall
+from lightning_attn.metrics.functional.plausibility import answer_recall
 from lightning_attn.metrics.presets import PRESETS
 from lightning_attn.networks.transformer.model import TransformerModel
 from lightning_attn.perturbation.sweep import Delete

@@ -18,6 +18,7 @@ from lightning_attn.errors import InputError
 from lightning_attn.metrics import ExampleMean
 from lightning_attn.metrics.functional import INSTANCE_MEASURES, instance_measures, ranked_measures
 from lightning_attn.metrics.functional.instances import RANKED_MEASURES
+from lightning_attn.metrics.functional.plausibility import evidence_of
 from lightning_attn.metrics.instances import (
     PooledAUROC,
     PooledAveragePrecision,
@@ -25,7 +26,6 @@ from lightning_attn.metrics.instances import (
     class_log_weights,
     instance_aopc_r,
 )
-from lightning_attn.metrics.plausibility import evidence_of
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.ops.evaluation import evaluating
 from lightning_attn.types import Batch

@@ -108,7 +108,7 @@ def agreement(
 
 def _measure(network: AttentionNetwork, batch: Batch, settings: Settings, top_k: int) -> Agreement:
     measurement = Measurement(network, batch, settings, ("faithfulness/kendall_gradient", "faithfulness/kendall_loo"))
-    attention, gradient, loo = measurement.attention, measurement.gradient_scores, measurement.loo_scores
+    attention, gradient, loo = measurement.tied_ranks, measurement.gradient_scores, measurement.loo_scores
     by_gradient, by_loo = measurement.tau_gradient, measurement.tau_loo
     yardstick = kendall_tau(gradient, loo, batch.inner)
     return Agreement(
@@ -150,7 +150,7 @@ def _without_attention(measurement: Measurement) -> Tensor:
     tiny = torch.finfo(weights.dtype).tiny
     nonzero = measurement.batch.inner & (weights >= tiny)
     ratio = measurement.gradient.product.abs().clamp_min(tiny).log() - weights.clamp_min(tiny).log()
-    return kendall_tau(measurement.attention, merge_close(ratio, nonzero, 1e-5), nonzero).tau
+    return kendall_tau(measurement.tied_ranks, merge_close(ratio, nonzero, 1e-5), nonzero).tau
 
 
 class AgreementRecord(ExperimentRecord):

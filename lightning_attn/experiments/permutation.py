@@ -12,7 +12,7 @@ from typing_extensions import override
 from lightning_attn.experiments import figures
 from lightning_attn.experiments.base import ExperimentCallback, by_outputs
 from lightning_attn.experiments.record import ExperimentRecord, Summary, mean, median, undefined
-from lightning_attn.metrics.functional.permutation import permutation_tvd
+from lightning_attn.metrics.functional.alternatives import permutation_tvd
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.types import AttentionOutput, Batch
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_attn.metrics.base import PerExampleMean
-from lightning_attn.metrics.functional.answers import answer_recall
+from lightning_attn.metrics.functional.plausibility import answer_recall
 from lightning_attn.types import Batch
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,9 +10,12 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from lightning_attn.metrics.functional.plausibility import f1
+from lightning_attn.types import Batch
+
 
 class PerExampleMean(Metric):
-    """Mean of one value an example; an example that arrives twice, on whatever process, counts once.
+    """Mean of one value per example; an example that arrives twice, on whatever process, counts once.
 
     A subclass writes ``update`` and calls :meth:`add`. NaN means that the value is undefined for an example: it is
     skipped and counted.
@@ -23,7 +27,7 @@ class PerExampleMean(Metric):
 
     is_differentiable = False
     full_state_update = False
-    #: Numbers stored for an example.
+    #: Numbers stored per example.
     columns = 1
 
     value: list[Tensor] | Tensor
@@ -86,16 +90,38 @@ class PerExampleMean(Metric):
 
 
 class ExampleMean(PerExampleMean):
-    """Mean of values that were computed elsewhere, for instance by a :class:`FaithfulnessSuite`."""
+    """Mean of values over distinct examples: of any function that gives one per example, or of values computed before.
 
-    def update(self, value: Tensor, index: Tensor) -> None:
+    Example:
+        >>> from lightning_attn.metrics.functional import comprehensiveness
+        >>> metric = ExampleMean(comprehensiveness)
+        >>> metric.update(torch.tensor([0.9, 0.8]), torch.tensor([[0.5], [0.7]]), torch.tensor([0, 1]))
+        >>> round(float(metric.compute()), 2)
+        0.25
+
+    Args:
+        function: From the arguments of :meth:`update` to values of shape ``(B,)``, such as those of
+            :mod:`lightning_attn.metrics.functional`, with :func:`functools.partial` for their options. None averages
+            the values themselves.
+        **kwargs: See ``torchmetrics.Metric``.
+    """
+
+    def __init__(self, function: Callable[..., Tensor] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.function = function
+
+    def update(self, *arguments: Any) -> None:
         """Add a batch.
 
         Args:
-            value: Shape ``(B,)``; NaN where undefined.
-            index: Rows of the data set, shape ``(B,)``, int64; a repeated row counts once.
+            arguments: Those of the function, or values of shape ``(B,)``, NaN where undefined; then the rows of the
+                data set, shape ``(B,)``, int64, of which a repeated one counts once. A :class:`Batch` in their place
+                stands for its index, and goes to the function too.
         """
-        self.add(value, index)
+        *values, rows = arguments
+        if isinstance(rows, Batch):
+            values, rows = list(arguments), rows.index
+        self.add(values[0] if self.function is None else self.function(*values), rows)
 
 
 class ChunkMean(ExampleMean):
@@ -120,3 +146,22 @@ class ChunkMean(ExampleMean):
         parts = torch.split(values, max(1, len(values) // self.chunks))
         means = torch.stack([part.nanmean() for part in parts]) if len(values) else values.new_full((1,), torch.nan)
         return means.nanmean().to(self.device, torch.float32)
+
+
+class IOUF1(PerExampleMean):
+    """F1 of the mean precision and the mean recall of predicted spans; see :func:`span_matches`.
+
+    ERASER's macro F1. Another quantity goes by the same name: the Jaccard index of token sets.
+    """
+
+    higher_is_better = True
+    columns = 2
+
+    def update(self, precision: Tensor, recall: Tensor, index: Tensor) -> None:
+        """Add a batch: the results of :func:`span_matches`, each ``(B,)``, and indices ``(B,)``."""
+        self.add(torch.stack([precision, recall], dim=-1), index)
+
+    def compute(self) -> Tensor:
+        """The F1, a scalar in [0, 1]; NaN if no text has evidence."""
+        precision, recall = self.means()
+        return f1(precision, recall).to(self.device, torch.float32)

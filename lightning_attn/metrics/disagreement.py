@@ -1,7 +1,4 @@
-"""Disagreement of an ensemble's members: `disagreement` for a batch, and torchmetrics classes over distinct examples.
-
-The mathematics is in ``metrics/functional``.
-"""
+"""Disagreement of an ensemble's members: `disagreement` for a batch, `RiskCoverageGain` over distinct examples."""
 
 from __future__ import annotations
 
@@ -86,45 +83,6 @@ def ranking(log_weights: Tensor, batch: Batch) -> Tensor:
     """Log-weights ``(K, B, L)`` in which differences of rounding noise are ties: for ranking only, same shape."""
     count = len(log_weights)
     return merge_close(log_weights.flatten(0, 1), batch.inner.repeat(count, 1), _NOISE).view_as(log_weights)
-
-
-class MemberJSD(PerExampleMean):
-    """Mean of :func:`pairwise_jsd` over distinct examples, in nats."""
-
-    higher_is_better = False
-
-    def update(self, log_weights: Tensor, batch: Batch) -> None:
-        """Add a batch: the members' log-weights ``(K, B, L)``."""
-        self.add(pairwise_jsd(log_weights.exp()), batch.index)
-
-
-class MemberRankCorrelation(PerExampleMean):
-    """Mean of :func:`pairwise_rank_correlation` over distinct examples."""
-
-    higher_is_better = True
-
-    def update(self, log_weights: Tensor, batch: Batch) -> None:
-        """Add a batch: the members' log-weights ``(K, B, L)``."""
-        self.add(pairwise_rank_correlation(ranking(log_weights, batch), batch.inner), batch.index)
-
-
-class MemberTopOverlap(PerExampleMean):
-    """Mean of :func:`pairwise_top_overlap` over distinct examples.
-
-    Args:
-        top_n: Positions that count.
-        **kwargs: See ``torchmetrics.Metric``.
-    """
-
-    higher_is_better = True
-
-    def __init__(self, top_n: int = 3, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.top_n = top_n
-
-    def update(self, log_weights: Tensor, batch: Batch) -> None:
-        """Add a batch: the members' log-weights ``(K, B, L)``."""
-        self.add(pairwise_top_overlap(ranking(log_weights, batch), batch.inner, self.top_n), batch.index)
 
 
 class RiskCoverageGain(PerExampleMean):

@@ -18,8 +18,7 @@ from torchmetrics.utilities import dim_zero_cat
 from lightning_attn.errors import InputError
 from lightning_attn.metrics.functional.erasure import explained
 from lightning_attn.metrics.functional.instances import aopc_r, log_weights
-from lightning_attn.metrics.functional.plausibility import known_evidence
-from lightning_attn.metrics.plausibility import evidence_of
+from lightning_attn.metrics.functional.plausibility import evidence_of, known_evidence
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.multihead_bags import ClassBagNetwork
 from lightning_attn.ops.evaluation import evaluating

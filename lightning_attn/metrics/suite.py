@@ -12,13 +12,12 @@ from torch import Tensor
 from lightning_attn.attribution.gradients import EmbeddingGradient, embedding_gradient
 from lightning_attn.errors import InputError
 from lightning_attn.metrics.adversarial import AdversarialSolver
-from lightning_attn.metrics.functional.adversarial import adversarial_jsd
+from lightning_attn.metrics.functional.alternatives import adversarial_jsd, permutation_tvd
 from lightning_attn.metrics.functional.concentration import effective_tokens, entropy, max_attention, special_mass
-from lightning_attn.metrics.functional.flips import flip_first, flip_fraction
+from lightning_attn.metrics.functional.erasure import flip_first, flip_fraction
 from lightning_attn.metrics.functional.kendall import KendallTau, kendall_tau, merge_close, significant
-from lightning_attn.metrics.functional.permutation import permutation_tvd
 from lightning_attn.metrics.functional.plausibility import auprc, auroc, span_matches, token_f1
-from lightning_attn.metrics.presets import Erasure, Preset
+from lightning_attn.metrics.presets import Erasure, Preset, change
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.ops.evaluation import evaluating
 from lightning_attn.ops.randomness import uniform
@@ -68,7 +67,7 @@ class Measurement:
         batch: B examples.
         settings: How to measure.
         names: Every measure that will be asked for: it decides what the one sweep and the forward pass must provide.
-        given: An attribution to be measured in place of the attention, shape ``(B, L)``.
+        attributions: What is to be measured in place of the attention, shape ``(B, L)``.
     """
 
     def __init__(
@@ -77,14 +76,14 @@ class Measurement:
         batch: Batch,
         settings: Settings,
         names: Sequence[str],
-        given: Tensor | None = None,
+        attributions: Tensor | None = None,
     ) -> None:
         self.network = network
         with torch.no_grad(), evaluating(network):
             self.batch = network.read_query(batch.padded())
         self.settings = settings
         self.names = tuple(names)
-        self.given = given
+        self.attributions = attributions
 
     @cached_property
     def gradient(self) -> EmbeddingGradient:
@@ -109,26 +108,29 @@ class Measurement:
     @cached_property
     def target(self) -> Tensor:
         """The explained class, kept for all perturbations, shape ``(B,)``."""
-        return self.settings.preset.explained.of(self.output.logits, self.batch)
+        return self.settings.preset.target(self.output.logits, self.batch)
 
     @property
     def scores(self) -> Tensor:
-        """What is measured: the attention, or the attribution that was given, shape ``(B, L)``."""
-        return self.output.attention if self.given is None else self.given
+        """What is measured: the attention, or :attr:`attributions`, shape ``(B, L)``."""
+        return self.output.attention if self.attributions is None else self.attributions
 
     @cached_property
     def ranking(self) -> Tensor:
         """The scores for ranking, of the right sign, 0 on special positions and padding, shape ``(B, L)``."""
-        if self.given is not None:
-            return self.given.masked_fill(~self.batch.inner, 0.0)
-        attended = self.batch.inner & (self.output.attention > 0)
-        return torch.where(attended, self.attention + 1, 0.0)
+        if self.attributions is not None:
+            return self.attributions.masked_fill(~self.batch.inner, 0.0)
+        positive = self.batch.inner & (self.output.attention > 0)
+        return torch.where(positive, self.tied_ranks + 1, 0.0)
 
     @cached_property
-    def attention(self) -> Tensor:
-        """The scores for correlations: attention with rounding noise merged, or what was given, shape ``(B, L)``."""
-        if self.given is not None:
-            return self.given
+    def tied_ranks(self) -> Tensor:
+        """What correlations compare: ranks of the attention from 0, rounding noise tied, or :attr:`attributions`.
+
+        Shape ``(B, L)``.
+        """
+        if self.attributions is not None:
+            return self.attributions
         weights = self.output.attention
         # The noise of a softmax is relative to each weight, however small, hence the logarithm.
         return self.denoised(weights.clamp_min(torch.finfo(weights.dtype).tiny).log(), 10 * _NOISE)
@@ -196,18 +198,18 @@ class Measurement:
     @cached_property
     def loo_scores(self) -> Tensor:
         """Output change without each position, rounding noise merged: for ranking only, shape ``(B, L)``."""
-        change = self.settings.preset.leave_one_out
-        return self.denoised(change.of(self.probabilities, self.swept["loo"], self.target), _NOISE)
+        effect = change(self.settings.preset.leave_one_out, self.probabilities, self.swept["loo"], self.target)
+        return self.denoised(effect, _NOISE)
 
     @cached_property
     def tau_gradient(self) -> KendallTau:
         """Attention against gradient x embedding."""
-        return kendall_tau(self.attention, self.gradient_scores, self.batch.inner)
+        return kendall_tau(self.tied_ranks, self.gradient_scores, self.batch.inner)
 
     @cached_property
     def tau_loo(self) -> KendallTau:
         """Attention against leave-one-out."""
-        return kendall_tau(self.attention, self.loo_scores, self.batch.inner)
+        return kendall_tau(self.tied_ranks, self.loo_scores, self.batch.inner)
 
     @property
     def evidence(self) -> Tensor:
@@ -236,8 +238,8 @@ def _erased(measure: str, suffix: str, measurement: Measurement) -> Tensor:
 
 def _flips(suffix: str) -> dict[str, Callable[[Measurement], Tensor]]:
     def fraction(m: Measurement) -> Tensor:
-        found = flip_fraction(m.swept["flips" + suffix], m.target, m.flip_counts, m.batch.inner.sum(dim=-1))
-        return found.where(m.rankable, torch.nan)
+        share = flip_fraction(m.swept["flips" + suffix], m.target, m.flip_counts, m.batch.inner.sum(dim=-1))
+        return share.where(m.rankable, torch.nan)
 
     def first(m: Measurement) -> Tensor:
         return flip_first(m.swept["flips" + suffix], m.target, m.flip_counts).where(m.rankable, torch.nan)
@@ -245,7 +247,7 @@ def _flips(suffix: str) -> dict[str, Callable[[Measurement], Tensor]]:
     return {"faithfulness/flip_fraction" + suffix: fraction, "faithfulness/flip_first" + suffix: first}
 
 
-#: Every measure by the name it is logged under, less the split; each gives one value an example, NaN where undefined.
+#: Every measure by the name it is logged under, less the split; each gives one value per example, NaN where undefined.
 #: The two ``iou_`` parts go into one ``IOUF1``, because the F1 of means is not a mean.
 MEASURES: dict[str, Callable[[Measurement], Tensor]] = {
     "faithfulness/kendall_gradient": lambda m: m.tau_gradient.tau,
@@ -306,7 +308,7 @@ def measure(
             attention.
 
     Returns:
-        By name, one value an example, shape ``(B,)``, NaN where undefined: feed each to an ``ExampleMean`` with
+        By name, one value per example, shape ``(B,)``, NaN where undefined: feed each to an ``ExampleMean`` with
         ``batch.index``. And what the network computed, for attention-based metrics of other kinds.
 
     Raises:

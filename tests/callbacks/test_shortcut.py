@@ -11,7 +11,7 @@ from lightning_attn.callbacks import FaithfulnessCallback, ShortcutProbe
 from lightning_attn.data import DefaultTokens, SyntheticReviewsDataModule
 from lightning_attn.encoders import BiLSTM
 from lightning_attn.errors import InputError
-from lightning_attn.metrics.functional.bits import bits_gained
+from lightning_attn.metrics.functional.leakage import bits_gained
 from lightning_attn.networks import AttentionNetwork, ContentFreeNetwork, PooledNetwork
 from lightning_attn.tasks import AttentionClassifier
 from tests.callbacks.test_instances import bag_module, tiny_bags

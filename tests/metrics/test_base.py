@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import socket
+from functools import partial
 
 import pytest
 import torch
@@ -9,46 +10,25 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from lightning_attn.metrics import (
-    AOPC,
     IOUF1,
-    AdversarialJSD,
+    AnswerRecall,
+    BestAnswers,
     ChunkMean,
-    Comprehensiveness,
-    EffectiveTokens,
-    Entropy,
-    EvidenceAUPRC,
-    EvidenceAUROC,
     ExampleMean,
-    KendallSignificant,
-    KendallTau,
     LeakedBits,
-    LogOdds,
-    MaxAttention,
-    PermutationTVD,
-    SpecialMass,
-    Sufficiency,
-    TokenF1,
+    RiskCoverageGain,
 )
+from lightning_attn.metrics.functional import entropy
 
 ALL = [
-    AOPC,
-    AdversarialJSD,
-    Comprehensiveness,
-    EffectiveTokens,
-    Entropy,
-    EvidenceAUPRC,
-    EvidenceAUROC,
+    AnswerRecall,
+    BestAnswers,
     ExampleMean,
     IOUF1,
-    KendallSignificant,
-    KendallTau,
     LeakedBits,
-    LogOdds,
-    MaxAttention,
-    PermutationTVD,
-    SpecialMass,
-    Sufficiency,
-    TokenF1,
+    RiskCoverageGain,
+    partial(ChunkMean, 3),
+    partial(ExampleMean, entropy),
 ]
 
 VALUES = torch.tensor([1.0, 2.0, torch.nan, 4.0, 5.0, 7.0, torch.nan])

@@ -1,4 +1,4 @@
-"""`disagreement` of an ensemble on a batch, and the classes on top of the functions."""
+"""`disagreement` of an ensemble on a batch, and its means."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from lightning_attn.encoders import TokenMLP
 from lightning_attn.errors import InputError
-from lightning_attn.metrics import MemberJSD, MemberRankCorrelation, MemberTopOverlap, RiskCoverageGain, disagreement
+from lightning_attn.metrics import ExampleMean, RiskCoverageGain, disagreement
 from lightning_attn.networks import AttentionEnsemble
 from lightning_attn.types import Batch
 from tests.toy_bags import toy_bag_network, toy_bags
@@ -73,16 +73,12 @@ def test_it_needs_two_members(batch: Batch) -> None:
         disagreement(AttentionEnsemble([toy_network()]), batch)
 
 
-def test_classes_give_means_over_distinct_examples(network: AttentionEnsemble, batch: Batch) -> None:
+def test_means_over_distinct_examples(network: AttentionEnsemble, batch: Batch) -> None:
     found = disagreement(network, batch)
-    logs = network.member_log_weights(batch)
-    for metric, values in (
-        (MemberJSD(), found.jsd),
-        (MemberRankCorrelation(), found.rank_correlation),
-        (MemberTopOverlap(top_n=3), found.top_overlap),
-    ):
-        metric.update(logs, batch)
-        metric.update(logs[:, :2], batch.select(torch.tensor([0, 1])))  # seen before: counts once
+    for name, values in vars(found).items():
+        metric = ExampleMean(lambda batch, name=name: getattr(disagreement(network, batch), name))
+        metric.update(batch)
+        metric.update(batch.select(torch.tensor([0, 1])))  # seen before: counts once
         assert float(metric.compute()) == pytest.approx(float(values[~values.isnan()].mean()), abs=1e-6)
         assert metric.skipped == int(values.isnan().sum())
 

@@ -16,7 +16,6 @@ from lightning_attn.attribution.gradients import embedding_gradient
 from lightning_attn.errors import InputError
 from lightning_attn.metrics import ERASURE, MEASURES, PRESETS, Preset, Settings, get_preset, measure
 from lightning_attn.metrics.functional import auprc, auroc, token_f1
-from lightning_attn.metrics.presets import Absolute, Fixed, PositiveOnly
 from lightning_attn.networks import AttentionNetwork
 from lightning_attn.perturbation.sweep import Delete, Pad, Replace
 from lightning_attn.types import Batch, DataSchema
@@ -108,7 +107,7 @@ def test_only_the_sources_that_say_so_explain_the_gold_class() -> None:
     for name, value in expected.items():  # the gold class 0 gains what the predicted one loses; AttCAT takes no sign
         assert figures(*text(ADDS, gold=0), scores, name)["aopc"].item() == pytest.approx(value, abs=1e-5), name
     network, batch = text(ADDS)
-    zero = dataclasses.replace(PRESETS["ferret"], explained=Fixed(0))
+    zero = dataclasses.replace(PRESETS["ferret"], explained=0)
     assert figures(network, batch, scores, zero)["comprehensiveness"].item() == pytest.approx(-1.7 / 4, abs=1e-5)
 
 
@@ -146,7 +145,7 @@ def test_options_of_log_odds_and_ranking() -> None:
     odds = dataclasses.replace(PRESETS["attcat_delete"], true_odds=True)
     expected = log_mean([p / (1 - p) for p in DELETED], 3.0)
     assert figures(network, batch, scores, odds)["log_odds"].item() == pytest.approx(expected, abs=1e-5)
-    absolute = dataclasses.replace(PRESETS["eraser"], ranking=Absolute())
+    absolute = dataclasses.replace(PRESETS["eraser"], ranking="absolute")
     negated = figures(network, batch, torch.tensor([[0.0, *np.linspace(-9, -1, 18).tolist(), 0.0]]), absolute)
     assert negated["comprehensiveness"].item() == pytest.approx(1.8 / 5, abs=1e-5)
 
@@ -276,7 +275,7 @@ def test_attention_of_zero_is_nothing_positive() -> None:
     full, rest = (classes(network, batch.inputs[0, rows].tolist(), [False] * len(rows)) for rows in (range(10), keep))
     expected = full.max() - rest[full.argmax()]
     assert found["faithfulness/comprehensiveness"].item() == pytest.approx(expected, abs=1e-5)
-    taken = PositiveOnly().taken(weights, batch, torch.tensor([[0, 1, 9]]))
+    taken = preset.taken(weights, batch, torch.tensor([[0, 1, 9]]))
     assert taken.sum(dim=-1).tolist() == [[0, 1, 1]]
 
 
@@ -319,11 +318,13 @@ def test_the_trapezoid_is_that_of_the_preset() -> None:
 
 
 def test_wrong_presets_are_refused() -> None:
-    with pytest.raises(InputError, match="no preset 'lime'; the presets are ours, eraser, ferret, mask_lrp"):
+    with pytest.raises(InputError, match=r"no preset 'lime'; the presets are attcat, .*, eraser, ferret"):
         get_preset("lime")
+    with pytest.raises(InputError, match="no ranking 'best'; choose from signed, absolute, positive_only"):
+        Preset(ranking="best")
     batch, network = toy_batch(lengths=(21,)), toy_network()
     with pytest.raises(InputError, match="no class 2 to explain: there are 2"):
-        measure(network, batch, ALL, Settings(preset=Preset(explained=Fixed(2))))
+        measure(network, batch, ALL, Settings(preset=Preset(explained=2)))
     several, many = toy_batch(lengths=(21,), multi_label=True), toy_network(multi_label=True)
     with pytest.raises(InputError, match="explains the gold class"):
         measure(many, several, ALL, Settings(preset=PRESETS["mask_lrp"]))
@@ -331,15 +332,16 @@ def test_wrong_presets_are_refused() -> None:
 
 def test_choices_can_be_noted_beside_the_figures() -> None:
     assert PRESETS["ferret"].describe() == {
-        "explained": {"Predicted": {}},
+        "explained": "predicted",
         "perturbation": {"Delete": {}},
-        "ranking": {"PositiveOnly": {}},
+        "ranking": "positive_only",
         "budget": {"FlooredFractions": {"fractions": tuple(j / 10 for j in range(1, 11))}},
         "curve": {"FlooredFractions": {"fractions": tuple(j / 10 for j in range(1, 11))}},
-        "change": {"SignedDrop": {}},
-        "leave_one_out": {"SignedDrop": {}},
-        "averaging": {"DistinctBudgets": {}},
-        "texts": {"InnerLength": {"least": 0}},
+        "change": "signed_drop",
+        "leave_one_out": "signed_drop",
+        "averaging": "distinct",
+        "least_tokens": 0,
+        "count_special": False,
         "chunks": 1,
         "true_odds": False,
         "trapezoid": True,

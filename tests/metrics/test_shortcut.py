@@ -11,9 +11,8 @@ import torch
 from sklearn.metrics import log_loss
 
 from lightning_attn.errors import InputError
-from lightning_attn.metrics.functional.bits import bits_gained, bootstrap_interval
 from lightning_attn.metrics.functional.evaluators import Evaluator, MaskJudge, Training
-from lightning_attn.metrics.functional.leakage import attention_features
+from lightning_attn.metrics.functional.leakage import attention_features, bits_gained, bootstrap_interval
 from lightning_attn.metrics.shortcut import Probes, distinct_rows, figures, probe_rows, selected
 from lightning_attn.mitigations import Uniform, UniformSubset
 from lightning_attn.types import DataSchema

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from lightning_attn.attribution.gradients import differentiable
 from lightning_attn.errors import InputError
-from lightning_attn.metrics.adversarial.base import Adversarial, AdversarialSolver
-from lightning_attn.metrics.adversarial.problem import Problem
+from lightning_attn.metrics.adversarial.problem import Adversarial, AdversarialSolver, Problem
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.ops.divergence import jensen_shannon
 from lightning_attn.ops.parts import by_parts

@@ -1,7 +1,6 @@
-"""Metrics as pure functions on padded batches: one value an example, NaN where undefined."""
+"""Metrics as pure functions on padded batches: one value per example, NaN where undefined."""
 
-from lightning_attn.metrics.functional.adversarial import adversarial_jsd
-from lightning_attn.metrics.functional.answers import answer_recall
+from lightning_attn.metrics.functional.alternatives import adversarial_jsd, permutation_tvd, permute
 from lightning_attn.metrics.functional.concentration import effective_tokens, entropy, max_attention, special_mass
 from lightning_attn.metrics.functional.disagreement import (
     RiskCoverage,
@@ -11,8 +10,15 @@ from lightning_attn.metrics.functional.disagreement import (
     pairwise_top_overlap,
     risk_coverage,
 )
-from lightning_attn.metrics.functional.erasure import aopc, comprehensiveness, explained, log_odds, sufficiency
-from lightning_attn.metrics.functional.flips import flip_first, flip_fraction
+from lightning_attn.metrics.functional.erasure import (
+    aopc,
+    comprehensiveness,
+    explained,
+    flip_first,
+    flip_fraction,
+    log_odds,
+    sufficiency,
+)
 from lightning_attn.metrics.functional.instances import (
     INSTANCE_MEASURES,
     aopc_r,
@@ -22,8 +28,7 @@ from lightning_attn.metrics.functional.instances import (
 )
 from lightning_attn.metrics.functional.kendall import kendall_tau, merge_close, significant
 from lightning_attn.metrics.functional.leakage import Leakage, attention_features, leaked_bits
-from lightning_attn.metrics.functional.permutation import permutation_tvd, permute
-from lightning_attn.metrics.functional.plausibility import auprc, auroc, span_matches, token_f1
+from lightning_attn.metrics.functional.plausibility import answer_recall, auprc, auroc, span_matches, token_f1
 from lightning_attn.ops.divergence import jensen_shannon, total_variation
 
 __all__ = [

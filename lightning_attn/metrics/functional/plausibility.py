@@ -1,9 +1,27 @@
-"""Agreement of scores with human or planted evidence, text by text."""
+"""Agreement of scores with human or planted evidence, text by text.
+
+Plausibility (agreement with people) is not faithfulness (agreement with the model): never average the two.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from lightning_attn.errors import InputError
+from lightning_attn.perturbation.sweep import ranks
+from lightning_attn.types import Batch
+
+
+def evidence_of(batch: Batch) -> Tensor:
+    """``batch.evidence``, shape ``(B, L)``.
+
+    Raises:
+        InputError: The data have none.
+    """
+    if batch.evidence is None:
+        raise InputError("Plausibility metrics need evidence, but the data have none; leave them out of the metrics.")
+    return batch.evidence
 
 
 def known_evidence(evidence: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,3 +198,29 @@ def f1(precision: Tensor, recall: Tensor) -> Tensor:
     """Harmonic mean, 0 where both are 0."""
     total = precision + recall
     return torch.where(total > 0, 2 * precision * recall / total.where(total > 0, 1.0), total)
+
+
+def answer_recall(scores: Tensor, batch: Batch, k: int = 20) -> tuple[Tensor, Tensor]:
+    """How many tokens of the answer are among the k best-ranked ones, and how many there are.
+
+    Question and context are ranked together, special tokens left out; ties go to the earlier position. Source: what the
+    code of Mask-LRP calls precision@20, which is a recall.
+
+    Args:
+        scores: Importance of each position, shape ``(B, L)``.
+        batch: Its evidence is 1 on the tokens of the answer.
+        k: Tokens that count as found, at least 1.
+
+    Returns:
+        Two whole numbers an example, each of shape ``(B,)``; their sums over the examples make the recall, and
+        higher is better.
+
+    Raises:
+        InputError: The batch has no evidence, or k is below 1.
+    """
+    if batch.evidence is None:
+        raise InputError("answer_recall needs a batch whose evidence marks the answer.")
+    if k < 1:
+        raise InputError(f"answer_recall needs a k of at least 1, not {k}.")
+    answer = (batch.evidence == 1) & batch.inner
+    return (answer & (ranks(scores, batch) < k)).sum(dim=-1), answer.sum(dim=-1)

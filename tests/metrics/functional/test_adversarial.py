@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_attn.metrics.adversarial import EdgeSolver, PublishedSolver
-from lightning_attn.metrics.functional.adversarial import adversarial_jsd
+from lightning_attn.metrics.functional.alternatives import adversarial_jsd
 from tests.toys import toy_batch, toy_network
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_attn.errors import InputError
-from lightning_attn.metrics.functional.permutation import permutation_tvd, permute
+from lightning_attn.metrics.functional.alternatives import permutation_tvd, permute
 from tests.toys import alone, toy_batch, toy_network
 
 

@@ -1,4 +1,4 @@
-"""Does the output depend on which token got which weight?"""
+"""Does the output depend on which token got which weight? Other attention: permuted, or searched for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_attn.errors import InputError
+from lightning_attn.metrics.adversarial import AdversarialSolver, EdgeSolver
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.ops.divergence import total_variation
 from lightning_attn.ops.evaluation import evaluating
@@ -79,3 +80,29 @@ def permutation_tvd(
     ordered = torch.cat(changes, dim=1).sort(dim=1).values
     median = (ordered[:, (permutations - 1) // 2] + ordered[:, permutations // 2]) / 2
     return median.masked_fill(batch.inner.sum(dim=-1) < 2, torch.nan)
+
+
+def adversarial_jsd(
+    network: AttentionNetwork,
+    output: AttentionOutput,
+    batch: Batch,
+    solver: AdversarialSolver | None = None,
+    max_tokens: int = 16384,
+) -> Tensor:
+    """Largest divergence from the attention that is found among weights that keep the output.
+
+    Args:
+        network: Only its ``classify`` and ``classify_many`` run, with the parameters as they are.
+        output: What the network computed for ``batch``.
+        batch: B examples.
+        solver: How to search; None means ``EdgeSolver()``, which finds more than the published search, in less time.
+            ``PublishedSolver()`` is that search.
+        max_tokens: See :meth:`AdversarialSolver.solve`.
+
+    Returns:
+        Shape ``(B,)``, in [0, ln 2]: Jensen-Shannon divergence in nats, 0 if no other weights move the output by at
+        most 0.05; NaN where fewer than two positions can be attended. High: other attention gives the same output.
+
+    Source: Jain and Wallace, NAACL 2019, https://arxiv.org/abs/1902.10186, section 4.2.2; the search is ours.
+    """
+    return (solver or EdgeSolver()).solve(network, output, batch, max_tokens).jsd
