@@ -11,7 +11,6 @@ from lightning_attn.data.corpus import CorpusDataModule
 from lightning_attn.data.examples import Examples
 from lightning_attn.data.files import COMPRESSED, existing, read_lines
 from lightning_attn.data.labels import stratified
-from lightning_attn.data.processor import TextProcessor
 from lightning_attn.errors import InputError
 
 RELATIONS, OTHERS = "DRUG-AE.rel", "ADE-NEG.txt"
@@ -46,13 +45,7 @@ class ADEDataModule(CorpusDataModule):
         path: Folder of the two files.
         val_share: Part of the abstracts that becomes ``val``, in (0, 1).
         test_share: Part of the abstracts that becomes ``test``, in (0, 1).
-        processor: Tokenises; None means ``WordProcessor()``.
-        word_vectors: GloVe or fastText text file (.txt, .vec, .gz) with vectors for the words; None for none.
-        cache_dir: Where prepared data are kept; None means LIGHTNING_ATTN_CACHE or ``~/.cache/lightning_attn``.
-        batch_size: Examples of a training batch, on each process.
-        seed: Decides the splits, and the order of training examples.
-        num_workers: Processes that make batches beside the main one; 0 is fastest for token ids.
-        evaluation_batch_size: Examples of a batch in validation, test and prediction; None means ``batch_size``.
+        **kwargs: Those of `CorpusDataModule`, such as ``processor``, ``word_vectors``, ``batch_size``, ``seed``.
 
     Raises:
         InputError: The shares are not positive, or leave nothing for training.
@@ -63,15 +56,9 @@ class ADEDataModule(CorpusDataModule):
         path: str | Path,
         val_share: float = 0.1,
         test_share: float = 0.1,
-        processor: TextProcessor | None = None,
-        word_vectors: str | Path | None = None,
-        cache_dir: str | Path | None = None,
-        batch_size: int = 32,
-        seed: int = 0,
-        num_workers: int = 0,
-        evaluation_batch_size: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(processor, word_vectors, cache_dir, batch_size, seed, num_workers, evaluation_batch_size)
+        super().__init__(**kwargs)
         self.path = path
         self.shares = (val_share, test_share)
         if min(self.shares) <= 0 or sum(self.shares) >= 1:

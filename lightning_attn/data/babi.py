@@ -46,12 +46,8 @@ class BabiDataModule(CorpusDataModule):
         task: N: 1, 2 or 3.
         val_share: Part of the training stories that becomes ``val``, in [0, 1); 0 goes without.
         processor: Tokenises; None means ``WordProcessor(max_length=2048)``, which cuts no story of the three tasks.
-        word_vectors: GloVe or fastText text file (.txt, .vec, .gz) with vectors for the words; None for none.
-        cache_dir: Where prepared data are kept; None means LIGHTNING_ATTN_CACHE or ``~/.cache/lightning_attn``.
         batch_size: Examples of a training batch, on each process.
-        seed: Decides what is carved and the order of training examples.
-        num_workers: Processes that make batches beside the main one; 0 is fastest for token ids.
-        evaluation_batch_size: Examples of a batch in validation, test and prediction; None means ``batch_size``.
+        **kwargs: Those of `CorpusDataModule`, such as ``word_vectors``, ``seed``.
     """
 
     def __init__(
@@ -60,16 +56,11 @@ class BabiDataModule(CorpusDataModule):
         task: int = 1,
         val_share: float = 0.15,
         processor: TextProcessor | None = None,
-        word_vectors: str | Path | None = None,
-        cache_dir: str | Path | None = None,
         batch_size: int = 50,
-        seed: int = 0,
-        num_workers: int = 0,
-        evaluation_batch_size: int | None = None,
+        **kwargs: Any,
     ) -> None:
         # the default max_length would cut the end of long stories, where the deciding facts stand
-        processor = processor or WordProcessor(max_length=2048)
-        super().__init__(processor, word_vectors, cache_dir, batch_size, seed, num_workers, evaluation_batch_size)
+        super().__init__(processor or WordProcessor(max_length=2048), batch_size=batch_size, **kwargs)
         if task not in TASKS:
             raise InputError(f"BabiDataModule reads the tasks 1, 2 and 3, not {task}.")
         if not 0 <= val_share < 1:

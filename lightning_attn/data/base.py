@@ -26,7 +26,7 @@ class AttentionDataModule(LightningDataModule, ABC):
 
     Args:
         batch_size: Examples of a training batch, on each process.
-        seed: Decides the order of training examples, and whatever is drawn when splits are made; 0 or more.
+        seed: Decides the order of training examples, and whatever is drawn, carved or made; 0 or more.
         num_workers: Processes that make batches beside the main one; 0 is fastest for token ids.
         evaluation_batch_size: Examples of a batch in validation, test and prediction; None means ``batch_size``.
 

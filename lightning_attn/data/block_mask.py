@@ -10,7 +10,6 @@ import numpy as np
 from lightning_attn.data.corpus import CorpusDataModule
 from lightning_attn.data.examples import Examples
 from lightning_attn.data.files import existing, read_lines
-from lightning_attn.data.processor import TextProcessor
 from lightning_attn.errors import InputError
 
 FILES = {"train": "train.txt", "val": "dev.txt", "test": "test.txt"}
@@ -20,7 +19,7 @@ class BlockMaskDataModule(CorpusDataModule):
     """A sentence that decides the label, and beside it one that has nothing to do with it.
 
     Reads ``train.txt``, ``dev.txt``, ``test.txt`` (label, tab, text) and for each a ``.block`` file with one 0 or 1 a
-    word of the text, split at white space: evidence 0 is certain to be irrelevant, 1 may matter.
+    word of the text, split at white space and taken as they are: evidence 0 is certain to be irrelevant, 1 may matter.
 
     Source: Pruthi et al., ACL 2020, https://aclanthology.org/2020.acl-main.432
 
@@ -30,13 +29,7 @@ class BlockMaskDataModule(CorpusDataModule):
             SST+Wiki the sentence that matters always comes first, so position alone would give the evidence away.
         class_names: Label as it stands in the files, to name to show, in the order of the logits; None takes the
             labels themselves.
-        processor: Tokenises; None means ``WordProcessor()``. Words are taken as the files give them.
-        word_vectors: GloVe or fastText text file (.txt, .vec, .gz) with vectors for the words; None for none.
-        cache_dir: Where prepared data are kept; None means LIGHTNING_ATTN_CACHE or ``~/.cache/lightning_attn``.
-        batch_size: Examples of a training batch, on each process.
-        seed: Decides the order of the parts and of training examples.
-        num_workers: Processes that make batches beside the main one; 0 is fastest for token ids.
-        evaluation_batch_size: Examples of a batch in validation, test and prediction; None means ``batch_size``.
+        **kwargs: Those of `CorpusDataModule`, such as ``processor``, ``word_vectors``, ``batch_size``, ``seed``.
     """
 
     def __init__(
@@ -44,15 +37,9 @@ class BlockMaskDataModule(CorpusDataModule):
         path: str | Path,
         shuffle_parts: bool = True,
         class_names: dict[str, str] | None = None,
-        processor: TextProcessor | None = None,
-        word_vectors: str | Path | None = None,
-        cache_dir: str | Path | None = None,
-        batch_size: int = 32,
-        seed: int = 0,
-        num_workers: int = 0,
-        evaluation_batch_size: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(processor, word_vectors, cache_dir, batch_size, seed, num_workers, evaluation_batch_size)
+        super().__init__(**kwargs)
         self.path = path
         self.shuffle_parts = shuffle_parts
         self.class_names = None if class_names is None else {str(key): name for key, name in class_names.items()}

@@ -39,7 +39,7 @@ class CorpusDataModule(AttentionDataModule):
         word_vectors: GloVe or fastText text file (.txt, .vec, .gz) with vectors for the words; None for none.
         cache_dir: Where prepared data are kept; None means LIGHTNING_ATTN_CACHE or ``~/.cache/lightning_attn``.
         batch_size: Examples of a training batch, on each process.
-        seed: Decides the order of training examples, and whatever is drawn when splits are made.
+        seed: Decides the order of training examples, and whatever is drawn, carved or made; 0 or more.
         num_workers: Processes that make batches beside the main one; 0 is fastest for token ids.
         evaluation_batch_size: Examples of a batch in validation, test and prediction; None means ``batch_size``.
     """

@@ -10,7 +10,6 @@ from typing import Any
 from lightning_attn.data.corpus import CorpusDataModule
 from lightning_attn.data.examples import Examples
 from lightning_attn.data.files import existing, read_lines
-from lightning_attn.data.processor import TextProcessor
 from lightning_attn.errors import InputError
 
 FILES = {"train": "train.jsonl", "val": "val.jsonl", "test": "test.jsonl"}
@@ -20,37 +19,25 @@ class ERASERDataModule(CorpusDataModule):
     """Documents with spans that people marked as the reason for the label.
 
     Reads ``train.jsonl``, ``val.jsonl``, ``test.jsonl`` (``annotation_id``, ``classification``, ``evidences``, and
-    ``query``) and ``docs/``, whose words are separated by white space. The evidence is 1 inside a span, 0 outside,
-    and NaN throughout where an example has no span: nobody has marked it. In most ERASER sets the spans of train and
-    val do not cover all there is, so a 0 there is no proof of irrelevance.
+    ``query``) and ``docs/``, whose words are separated by white space and taken as they are. The evidence is 1 inside
+    a span, 0 outside, and NaN throughout where an example has no span: nobody has marked it. In most ERASER sets the
+    spans of train and val do not cover all there is, so a 0 there is no proof of irrelevance.
 
     Source: DeYoung et al., ACL 2020, https://aclanthology.org/2020.acl-main.408
 
     Args:
         path: Folder with the three files and ``docs/``.
         query: Whether to give the network the query; of no use where it is the same for all, as with movies.
-        processor: Tokenises; None means ``WordProcessor()``. Words are taken as the documents give them.
-        word_vectors: GloVe or fastText text file (.txt, .vec, .gz) with vectors for the words; None for none.
-        cache_dir: Where prepared data are kept; None means LIGHTNING_ATTN_CACHE or ``~/.cache/lightning_attn``.
-        batch_size: Examples of a training batch, on each process.
-        seed: Decides the order of training examples.
-        num_workers: Processes that make batches beside the main one; 0 is fastest for token ids.
-        evaluation_batch_size: Examples of a batch in validation, test and prediction; None means ``batch_size``.
+        **kwargs: Those of `CorpusDataModule`, such as ``processor``, ``word_vectors``, ``batch_size``, ``seed``.
     """
 
     def __init__(
         self,
         path: str | Path,
         query: bool = False,
-        processor: TextProcessor | None = None,
-        word_vectors: str | Path | None = None,
-        cache_dir: str | Path | None = None,
-        batch_size: int = 32,
-        seed: int = 0,
-        num_workers: int = 0,
-        evaluation_batch_size: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(processor, word_vectors, cache_dir, batch_size, seed, num_workers, evaluation_batch_size)
+        super().__init__(**kwargs)
         self.path = path
         self.query = query
 

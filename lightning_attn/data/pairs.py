@@ -14,7 +14,6 @@ from lightning_attn.data import cache
 from lightning_attn.data.corpus import CorpusDataModule
 from lightning_attn.data.examples import Examples
 from lightning_attn.data.files import existing, read_lines
-from lightning_attn.data.processor import TextProcessor
 from lightning_attn.data.tables import SEPARATORS, kind_of, read_tables, split_of
 from lightning_attn.errors import InputError
 
@@ -46,13 +45,7 @@ class NLIDataModule(CorpusDataModule):
         train: File of the training pairs.
         val: File of the validation pairs; None goes without.
         test: File of the test pairs; None goes without.
-        processor: Tokenises; None means ``WordProcessor()``.
-        word_vectors: GloVe or fastText text file (.txt, .vec, .gz) with vectors for the words; None for none.
-        cache_dir: Where prepared data are kept; None means LIGHTNING_ATTN_CACHE or ``~/.cache/lightning_attn``.
-        batch_size: Examples of a training batch, on each process.
-        seed: Decides the order of training examples.
-        num_workers: Processes that make batches beside the main one; 0 is fastest for token ids.
-        evaluation_batch_size: Examples of a batch in validation, test and prediction; None means ``batch_size``.
+        **kwargs: Those of `CorpusDataModule`, such as ``processor``, ``word_vectors``, ``batch_size``, ``seed``.
     """
 
     def __init__(
@@ -60,15 +53,9 @@ class NLIDataModule(CorpusDataModule):
         train: str | Path,
         val: str | Path | None = None,
         test: str | Path | None = None,
-        processor: TextProcessor | None = None,
-        word_vectors: str | Path | None = None,
-        cache_dir: str | Path | None = None,
-        batch_size: int = 32,
-        seed: int = 0,
-        num_workers: int = 0,
-        evaluation_batch_size: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(processor, word_vectors, cache_dir, batch_size, seed, num_workers, evaluation_batch_size)
+        super().__init__(**kwargs)
         given = {"train": train, "val": val, "test": test}
         self.paths = {split: path for split, path in given.items() if path is not None}
 

@@ -38,9 +38,7 @@ class SQuADDataModule(AttentionDataModule):
         test_share: The same for ``test``.
         cache_dir: Where tokenised windows are kept; None means LIGHTNING_ATTN_CACHE or ``~/.cache/lightning_attn``.
         batch_size: Windows of a training batch, on each process.
-        seed: Decides what is carved, and the order of training examples.
-        num_workers: Processes that make batches beside the main one; 0 is fastest for token ids.
-        evaluation_batch_size: Windows of a batch in validation and test; None means ``batch_size``.
+        **kwargs: Those of `AttentionDataModule`, such as ``seed``.
 
     Raises:
         InputError: The shares are out of their range.
@@ -56,11 +54,9 @@ class SQuADDataModule(AttentionDataModule):
         test_share: float = 0.1,
         cache_dir: str | Path | None = None,
         batch_size: int = 16,
-        seed: int = 0,
-        num_workers: int = 0,
-        evaluation_batch_size: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(batch_size, seed, num_workers, evaluation_batch_size)
+        super().__init__(batch_size, **kwargs)
         if min(val_share, test_share) < 0 or val_share + test_share >= 1:
             raise InputError(f"val_share {val_share} and test_share {test_share} must be 0 or more, together below 1.")
         given = {"train": train, "val": val, "test": test}

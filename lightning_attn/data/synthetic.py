@@ -10,7 +10,6 @@ import numpy as np
 
 from lightning_attn.data.corpus import CorpusDataModule
 from lightning_attn.data.examples import Examples
-from lightning_attn.data.processor import TextProcessor
 from lightning_attn.errors import InputError
 
 CLASSES = ["negative", "positive"]
@@ -55,12 +54,7 @@ class SyntheticReviewsDataModule(CorpusDataModule):
         default_tokens: Number of tokens ``<default1>`` ... that end every review: without content, there for the
             attention to send label information through.
         label_noise: Share of training labels that are flipped, in [0, 0.5].
-        processor: Tokenises; None means ``WordProcessor()``.
-        word_vectors: GloVe or fastText text file (.txt, .vec, .gz) with vectors for the words; None for none.
-        batch_size: Examples of a training batch, on each process.
-        seed: Decides the reviews and the order of training examples.
-        num_workers: Processes that make batches beside the main one; 0 is fastest for token ids.
-        evaluation_batch_size: Examples of a batch in validation, test and prediction; None means ``batch_size``.
+        **kwargs: Those of `CorpusDataModule`, such as ``processor``, ``word_vectors``, ``batch_size``, ``seed``.
     """
 
     on_disk = False
@@ -74,14 +68,9 @@ class SyntheticReviewsDataModule(CorpusDataModule):
         distractors: float = 0.5,
         default_tokens: int = 0,
         label_noise: float = 0.0,
-        processor: TextProcessor | None = None,
-        word_vectors: str | Path | None = None,
-        batch_size: int = 32,
-        seed: int = 0,
-        num_workers: int = 0,
-        evaluation_batch_size: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(processor, word_vectors, None, batch_size, seed, num_workers, evaluation_batch_size)
+        super().__init__(cache_dir=None, **kwargs)
         for name, size, least in (
             ("train_size", train_size, 2),
             ("val_size", val_size, 1),

@@ -11,7 +11,7 @@ from lightning_attn.data.corpus import CorpusDataModule
 from lightning_attn.data.examples import Examples
 from lightning_attn.data.files import COMPRESSED
 from lightning_attn.data.labels import Label, drawn, names_of, stratified
-from lightning_attn.data.processor import Text, TextProcessor
+from lightning_attn.data.processor import Text
 from lightning_attn.data.tables import KINDS, Table, find_tables, ignored_tables, read_hub, read_tables, split_of
 from lightning_attn.errors import InputError
 
@@ -39,13 +39,7 @@ class TextDataModule(CorpusDataModule):
         test_share: Part of train that becomes ``test`` if there is none, in [0, 1); 0 goes without.
         max_examples: At most so many examples of each split, drawn by ``seed`` with all classes, if there is room for
             one of each; None takes all.
-        processor: Tokenises; None means ``WordProcessor()``.
-        word_vectors: GloVe or fastText text file (.txt, .vec, .gz) with vectors for the words; None for none.
-        cache_dir: Where prepared data are kept; None means LIGHTNING_ATTN_CACHE or ``~/.cache/lightning_attn``.
-        batch_size: Examples of a training batch, on each process.
-        seed: Decides what is carved and drawn, and the order of training examples.
-        num_workers: Processes that make batches beside the main one; 0 is fastest for token ids.
-        evaluation_batch_size: Examples of a batch in validation, test and prediction; None means ``batch_size``.
+        **kwargs: Those of `CorpusDataModule`, such as ``processor``, ``word_vectors``, ``batch_size``, ``seed``.
     """
 
     def __init__(
@@ -61,15 +55,9 @@ class TextDataModule(CorpusDataModule):
         val_share: float = 0.1,
         test_share: float = 0.1,
         max_examples: int | None = None,
-        processor: TextProcessor | None = None,
-        word_vectors: str | Path | None = None,
-        cache_dir: str | Path | None = None,
-        batch_size: int = 32,
-        seed: int = 0,
-        num_workers: int = 0,
-        evaluation_batch_size: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(processor, word_vectors, cache_dir, batch_size, seed, num_workers, evaluation_batch_size)
+        super().__init__(**kwargs)
         self.path = path
         self.text = text
         self.label = label

@@ -9,7 +9,6 @@ from typing import Any, Literal
 from lightning_attn.data.corpus import CorpusDataModule
 from lightning_attn.data.examples import Examples
 from lightning_attn.data.files import existing, read_lines
-from lightning_attn.data.processor import TextProcessor
 from lightning_attn.errors import InputError
 
 FILES = {"train": "train.txt", "val": "dev.txt", "test": "test.txt"}
@@ -65,8 +64,8 @@ def unescape(word: str) -> str:
 class SSTDataModule(CorpusDataModule):
     """Film review sentences with a sentiment for every word.
 
-    Reads ``train.txt``, ``dev.txt`` and ``test.txt`` with a bracketed tree a line. With two classes the neutral
-    sentences are left out, as Jain and Wallace (NAACL 2019) do.
+    Reads ``train.txt``, ``dev.txt`` and ``test.txt`` with one bracketed tree per line; words are taken as the trees
+    give them. With two classes the neutral sentences are left out, as Jain and Wallace (NAACL 2019) do.
 
     Source: Socher et al., EMNLP 2013, https://aclanthology.org/D13-1170
 
@@ -79,13 +78,7 @@ class SSTDataModule(CorpusDataModule):
             (2019), who also leave out the longest sentence of each split.
         punctuation: False leaves punctuation out, and it separates words, as in Jain and Wallace (2019): ``well-made``
             is two words then. A sentence of punctuation alone is left out.
-        processor: Tokenises; None means ``WordProcessor()``. Words are taken as the trees give them.
-        word_vectors: GloVe or fastText text file (.txt, .vec, .gz) with vectors for the words; None for none.
-        cache_dir: Where prepared data are kept; None means LIGHTNING_ATTN_CACHE or ``~/.cache/lightning_attn``.
-        batch_size: Examples of a training batch, on each process.
-        seed: Decides the order of training examples.
-        num_workers: Processes that make batches beside the main one; 0 is fastest for token ids.
-        evaluation_batch_size: Examples of a batch in validation, test and prediction; None means ``batch_size``.
+        **kwargs: Those of `CorpusDataModule`, such as ``processor``, ``word_vectors``, ``batch_size``, ``seed``.
     """
 
     def __init__(
@@ -95,15 +88,9 @@ class SSTDataModule(CorpusDataModule):
         evidence: Literal["binary", "graded"] = "binary",
         min_length: int = 1,
         punctuation: bool = True,
-        processor: TextProcessor | None = None,
-        word_vectors: str | Path | None = None,
-        cache_dir: str | Path | None = None,
-        batch_size: int = 32,
-        seed: int = 0,
-        num_workers: int = 0,
-        evaluation_batch_size: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(processor, word_vectors, cache_dir, batch_size, seed, num_workers, evaluation_batch_size)
+        super().__init__(**kwargs)
         self.path = path
         self.kind = classes
         self.evidence = evidence

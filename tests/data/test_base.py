@@ -5,11 +5,13 @@ import sys
 import warnings
 from pathlib import Path
 
+import jsonargparse
 import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import BasePredictionWriter, ModelCheckpoint
 
+from lightning_attn import data as data_modules
 from lightning_attn.data import SyntheticReviewsDataModule, TextDataModule
 from lightning_attn.errors import InputError
 from lightning_attn.types import Batch
@@ -189,3 +191,16 @@ def test_three_processes_evaluate_each_of_five_examples_once(tmp_path: Path) -> 
     assert sorted(len(flat(rank["test"])) for rank in ranks) == [0, 2, 3]
     assert len({len(rank["train"]) for rank in ranks}) == 1
     assert {row for rank in ranks for row in flat(rank["train"])} == set(range(10))
+
+
+@pytest.mark.parametrize("name", [name for name in data_modules.__all__ if name.endswith("DataModule")])
+def test_the_command_line_lists_the_arguments_of_the_base_classes_too(name: str) -> None:
+    parser = jsonargparse.ArgumentParser()
+    parser.add_class_arguments(getattr(data_modules, name), "data")
+    listed = {action.dest.removeprefix("data."): action for action in parser._actions if action.dest != "help"}
+    assert {"batch_size", "seed", "num_workers", "evaluation_batch_size"} <= set(listed)
+    assert all(action.help for action in listed.values())
+    shortest = {"SyntheticReviewsDataModule", "SQuADDataModule"}  # nothing is cached; the tokenizer brings its vectors
+    if name not in shortest and not name.startswith(("Bag", "Digit", "Attention")):
+        assert {"processor", "word_vectors", "cache_dir"} <= set(listed)
+    assert listed["batch_size"].default == {"BabiDataModule": 50, "SQuADDataModule": 16}.get(name, 32)
