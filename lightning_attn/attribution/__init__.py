@@ -1,17 +1,24 @@
 """Attributions: one verb, ``attribute(network, batch, target)``; `get` makes one by name."""
 
-from lightning_attn.attribution.attention import AttentionWeights
+from lightning_attn.attribution.averaged_gradients import (
+    GradientShap,
+    IntegratedGradients,
+    SmoothGradient,
+    SquaredIntegratedGradients,
+)
 from lightning_attn.attribution.base import METHODS, Attribution, get, register
-from lightning_attn.attribution.controls import Uniform, Untrained, untrained
-from lightning_attn.attribution.gradient import AbsoluteGradientXInput, GradientNorm, GradientXInput
-from lightning_attn.attribution.integrated_gradients import IntegratedGradients
+from lightning_attn.attribution.controls import AttentionWeights, Random, Uniform, Untrained, untrained
+from lightning_attn.attribution.gradients import (
+    AbsoluteGradientXInput,
+    GradientNorm,
+    GradientXInput,
+    InputGradient,
+    SimpleGradient,
+)
 from lightning_attn.attribution.lafa.kernels import KERNELS, Kernel, get_kernel
 from lightning_attn.attribution.lafa.lafa import LAFA, Lexicon
 from lightning_attn.attribution.lafa.neighbour_shap import NeighbourShap
 from lightning_attn.attribution.occlusion import Occlusion
-from lightning_attn.attribution.random import Random
-from lightning_attn.attribution.sampled_gradients import GradientShap, SmoothGradient
-from lightning_attn.attribution.squared import InputGradient, SimpleGradient, SquaredIntegratedGradients
 from lightning_attn.attribution.transformer import (
     CPLRP,
     AttCAT,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.ops.registry import Registry
-from lightning_attn.types import Batch
+from lightning_attn.types import AttentionOutput, Batch
 
 #: Attribution methods by the name that the command line knows.
 METHODS: Registry[type[Attribution]] = Registry("attribution method", "methods")
@@ -49,3 +49,25 @@ class Attribution(ABC):
     @abstractmethod
     def score(self, network: AttentionNetwork, batch: Batch, target: Tensor | None) -> Tensor:
         """Scores, shape ``(B, L)``, anything on padding and special positions; arguments as in :meth:`attribute`."""
+
+
+class OnePassAttribution(Attribution):
+    """An attribution made of a single pass over the batch, whose output is at hand for whoever needs that too."""
+
+    def attribute_with_output(
+        self, network: AttentionNetwork, batch: Batch, target: Tensor | None = None
+    ) -> tuple[Tensor, AttentionOutput]:
+        """:meth:`attribute`, and what the network computed for the padded batch, without gradients."""
+        batch = batch.padded()
+        attributions, output = self.score_with_output(network, batch, target)
+        return torch.where(batch.inner, attributions.detach(), 0.0), output
+
+    def score(self, network: AttentionNetwork, batch: Batch, target: Tensor | None) -> Tensor:
+        """See :meth:`Attribution.score`; to be changed in :meth:`score_with_output`."""
+        return self.score_with_output(network, batch, target)[0]
+
+    @abstractmethod
+    def score_with_output(
+        self, network: AttentionNetwork, batch: Batch, target: Tensor | None
+    ) -> tuple[Tensor, AttentionOutput]:
+        """:meth:`score`, and what the network computed for the batch, without gradients."""

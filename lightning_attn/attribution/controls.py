@@ -1,4 +1,4 @@
-"""Scores that know nothing of what the network has learned: what every other score has to beat."""
+"""Attention weights, and controls that know nothing of what the network has learned: what every method has to beat."""
 
 from __future__ import annotations
 
@@ -6,21 +6,51 @@ import copy
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from lightning_attn.attribution.base import Attribution, register
+from lightning_attn.attribution.base import Attribution, OnePassAttribution, register
 from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.ops.evaluation import evaluating
-from lightning_attn.ops.randomness import seeded
-from lightning_attn.types import Batch
+from lightning_attn.ops.randomness import seeded, uniform
+from lightning_attn.types import AttentionOutput, Batch
+
+
+@register("attention")
+class AttentionWeights(OnePassAttribution):
+    """The weights that the classifier used, in [0, 1]; the same for every class."""
+
+    @override
+    def score_with_output(
+        self, network: AttentionNetwork, batch: Batch, target: Tensor | None
+    ) -> tuple[Tensor, AttentionOutput]:
+        with torch.no_grad(), evaluating(network):
+            output = network(batch)
+        return output.attention, output
+
+
+@register("random")
+class Random(Attribution):
+    """Uniform numbers in (0, 1) drawn by ``Batch.index``: an example has the same ones in any batch and process.
+
+    Args:
+        seed: Another seed gives other numbers.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    @override
+    def score(self, network: AttentionNetwork, batch: Batch, target: Tensor | None) -> Tensor:
+        return uniform(batch.index, batch.valid.shape[1], self.seed)
 
 
 @register("uniform")
 class Uniform(Attribution):
-    """The same score everywhere."""
+    """1 everywhere."""
 
+    @override
     def score(self, network: AttentionNetwork, batch: Batch, target: Tensor | None) -> Tensor:
-        """See :meth:`Attribution.score`; 1."""
         return torch.ones(batch.valid.shape, device=batch.device)
 
 

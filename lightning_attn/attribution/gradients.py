@@ -1,14 +1,17 @@
-"""Gradients of a class probability with respect to the embeddings, safe inside any Lightning hook."""
+"""Gradients of a class probability by the embeddings, in any Lightning hook, and attributions made of one of them."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
+from lightning_attn.attribution.base import OnePassAttribution, register
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.ops.evaluation import evaluating
 from lightning_attn.types import AttentionOutput, Batch
@@ -88,6 +91,85 @@ def embedding_gradient(
         embeddings = network.embed(copy).detach().requires_grad_()
         output = network(copy, embeddings=embeddings)
         logits = network.classify(output.values, output.attention.detach(), copy) if attention_fixed else output.logits
-        chosen = output.logits.detach().argmax(dim=-1) if target is None else target.clone()
-        (gradient,) = torch.autograd.grad(explained_probability(network, logits, chosen).sum(), embeddings)
-    return EmbeddingGradient(gradient, embeddings.detach(), chosen, output.detach())
+        explained = output.logits.detach().argmax(dim=-1) if target is None else target.clone()
+        (gradient,) = torch.autograd.grad(explained_probability(network, logits, explained).sum(), embeddings)
+    return EmbeddingGradient(gradient, embeddings.detach(), explained, output.detach())
+
+
+class GradientAttribution(OnePassAttribution):
+    """Some function of ``dp/de_i``, p the probability of the explained class.
+
+    Args:
+        attention_fixed: Treat the attention weights as constants. With values that see their own token alone the
+            weight is then a factor of the score, and agreement with attention partly built in.
+    """
+
+    def __init__(self, attention_fixed: bool = True) -> None:
+        self.attention_fixed = attention_fixed
+
+    @override
+    def score_with_output(
+        self, network: AttentionNetwork, batch: Batch, target: Tensor | None
+    ) -> tuple[Tensor, AttentionOutput]:
+        gradient = embedding_gradient(network, batch, target, self.attention_fixed)
+        return self.reduce(gradient), gradient.output
+
+    @abstractmethod
+    def reduce(self, gradient: EmbeddingGradient) -> Tensor:
+        """One number per position, shape ``(B, L)``."""
+
+
+@register("gradient_x_input")
+class GradientXInput(GradientAttribution):
+    """``sum_d dp/de_id e_id``: positive where the token speaks for the class, to first order."""
+
+    @override
+    def reduce(self, gradient: EmbeddingGradient) -> Tensor:
+        return gradient.product
+
+
+@register("gradient")
+class AbsoluteGradientXInput(GradientXInput):
+    """``| sum_d dp/de_id e_id |``.
+
+    Source: Jain and Wallace, NAACL 2019, https://arxiv.org/abs/1902.10186, algorithm 1. They sum sigmoid outputs over
+    the classes; here p is the probability of the explained class.
+    """
+
+    @override
+    def reduce(self, gradient: EmbeddingGradient) -> Tensor:
+        return super().reduce(gradient).abs()
+
+
+@register("gradient_norm")
+class GradientNorm(GradientAttribution):
+    """``|| dp/de_i ||``: how sensitive the output is to the position, whatever stands there."""
+
+    @override
+    def reduce(self, gradient: EmbeddingGradient) -> Tensor:
+        return torch.linalg.vector_norm(gradient.gradient.flatten(2), dim=-1)  # type: ignore[no-any-return]
+
+
+class _WholeGradient(GradientAttribution):
+    """Follows the path through the attention weights too, and has no choice of it."""
+
+    def __init__(self) -> None:
+        super().__init__(attention_fixed=False)
+
+
+@register("simple_gradient")
+class SimpleGradient(_WholeGradient):
+    """``sum_d (dp/de_id)^2``, p the probability of the explained class: "SimpleGrad" of Zhang et al. 2022."""
+
+    @override
+    def reduce(self, gradient: EmbeddingGradient) -> Tensor:
+        return gradient.gradient.flatten(2).square().sum(dim=-1)
+
+
+@register("input_gradient")
+class InputGradient(_WholeGradient):
+    """``sum_d (dp/de_id e_id)^2``: "InputGrad" of Zhang et al. 2022; the signed sum is ``gradient_x_input``."""
+
+    @override
+    def reduce(self, gradient: EmbeddingGradient) -> Tensor:
+        return (gradient.gradient * gradient.embeddings).flatten(2).square().sum(dim=-1)

@@ -32,10 +32,10 @@ class Occlusion(Attribution):
         """See :meth:`Attribution.score`; in [0, 1], or [-1, 1] if signed."""
         # The whole text is one of the variants, so that what is compared comes from one computation.
         keep = torch.cat([unperturbed(batch), leave_one_out(batch)], dim=1)
-        found = probabilities(network, batch, keep, self.perturbation, self.max_tokens)
-        full, without = found[:, 0], found[:, 1:]
+        answers = probabilities(network, batch, keep, self.perturbation, self.max_tokens)
+        full, without = answers[:, 0], answers[:, 1:]
         if not self.signed:
             return output_change(full, without)
-        chosen = full.argmax(dim=-1) if target is None else target
+        explained = full.argmax(dim=-1) if target is None else target
         drop = full[:, None] - without
-        return drop.gather(-1, chosen[:, None, None].expand(-1, drop.shape[1], 1)).squeeze(-1)
+        return drop.gather(-1, explained[:, None, None].expand(-1, drop.shape[1], 1)).squeeze(-1)

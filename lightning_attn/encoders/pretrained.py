@@ -110,10 +110,21 @@ class PretrainedEncoder(HubModel, Encoder):
         Raises:
             InputError: The batch is longer than the model can read.
         """
+        return cast(Tensor, self._read(embeddings, batch).last_hidden_state)
+
+    def hidden_states(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        """States below the first layer and after each one, shape ``(B, L, H)``; arguments as in :meth:`contextualise`.
+
+        Raises:
+            InputError: The batch is longer than the model can read.
+        """
+        states: tuple[Tensor, ...] = self._read(embeddings, batch, output_hidden_states=True).hidden_states
+        return states
+
+    def _read(self, embeddings: Tensor, batch: Batch, **options: bool) -> Any:
         self._check_length(embeddings.shape[1])
         mask = readable(batch.valid)
-        output = self.backbone(inputs_embeds=embeddings, attention_mask=mask, **self._token_types(batch))
-        return cast(Tensor, output.last_hidden_state)
+        return self.backbone(inputs_embeds=embeddings, attention_mask=mask, **self._token_types(batch), **options)
 
     def train(self, mode: bool = True) -> Self:
         """As always, but what is frozen stays in evaluation mode."""

@@ -14,7 +14,7 @@ from rich.progress import track
 
 from lightning_attn import attribution
 from lightning_attn.attribution import LAFA
-from lightning_attn.attribution.gradient import GradientAttribution
+from lightning_attn.attribution.gradients import GradientAttribution
 from lightning_attn.attribution.lafa import NeighbourText, neighbour_texts, text_digests
 from lightning_attn.data.processor import TextProcessor
 from lightning_attn.errors import InputError, shown

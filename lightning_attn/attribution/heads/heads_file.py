@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning_attn.attribution.lafa.fingerprint import weights_fingerprint
+from lightning_attn.attribution.lafa.reading import weights_fingerprint
 from lightning_attn.errors import InputError
 from lightning_attn.networks.transformer.model import TransformerModel
 

@@ -1,14 +1,20 @@
 """Training texts near a text, as the network itself sees them, and what it finds important in them."""
 
-from lightning_attn.attribution.lafa.fingerprint import fingerprint, text_digests
 from lightning_attn.attribution.lafa.index import NeighbourIndex
 from lightning_attn.attribution.lafa.kernels import KERNELS, Kernel, get_kernel
-from lightning_attn.attribution.lafa.lafa import LAFA, Lexicon
-from lightning_attn.attribution.lafa.layers import LAYERS, Reader
+from lightning_attn.attribution.lafa.lafa import LAFA, Lexicon, NeighbourText, neighbour_texts
 from lightning_attn.attribution.lafa.neighbour_shap import NeighbourShap
-from lightning_attn.attribution.lafa.search import Exact, Faiss, Neighbours, Query, Search
-from lightning_attn.attribution.lafa.selection import Nearest, RandomTexts, Selection
-from lightning_attn.attribution.lafa.texts import NeighbourText, neighbour_texts
+from lightning_attn.attribution.lafa.reading import LAYERS, Reader, fingerprint, text_digests
+from lightning_attn.attribution.lafa.selection import (
+    Exact,
+    Faiss,
+    Nearest,
+    Neighbours,
+    Query,
+    RandomTexts,
+    Search,
+    Selection,
+)
 
 __all__ = [
     "KERNELS",

@@ -1,4 +1,4 @@
-"""Making an index of neighbours, in pieces that survive an interruption."""
+"""Making the files of an index of neighbours, in pieces that survive an interruption."""
 
 from __future__ import annotations
 
@@ -18,16 +18,84 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from lightning_attn import attribution
-from lightning_attn.attribution.lafa.fingerprint import fingerprint, text_digests
-from lightning_attn.attribution.lafa.index import ARRAYS, DESCRIPTION, VERSION, Description, read_description
-from lightning_attn.attribution.lafa.layers import Reader, Reading
+from lightning_attn.attribution.base import Attribution
+from lightning_attn.attribution.lafa.reading import Reader, Reading, fingerprint, text_digests
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.data.encoded import EncodedDataset
 from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.compatibility import check_same_data, is_plain
 from lightning_attn.types import Batch
+
+VERSION = 1  # raise it when files of the same settings come to hold something else
+DESCRIPTION = "index.json"
+#: Arrays by name: type, and shape in the numbers of the description.
+ARRAYS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "vectors": ("float32", ("texts", "size")),
+    "norms": ("float32", ("texts",)),
+    "digests": ("int64", ("texts",)),
+    "predicted": ("int64", ("texts",)),
+    "offsets": ("int64", ("bounds",)),
+    "tokens": ("int32", ("tokens",)),
+    "scores": ("float32", ("tokens",)),
+    "distances": ("float32", ("pairs",)),
+}
+
+
+@dataclass(frozen=True)
+class Description:
+    """What an index was made of; plain values, kept beside the arrays.
+
+    Attributes:
+        fingerprint: Of the network, see :func:`fingerprint`.
+        data: Of the training texts' ids.
+        layer: Whose states the vectors are, see :class:`Reader`.
+        base: Name of the attribution whose scores are kept.
+        options: Its options.
+        texts: N, number of texts.
+        tokens: T, number of their tokens, special ones left out.
+        size: D, numbers in a vector.
+        pairs: How many distances of random pairs are kept.
+    """
+
+    fingerprint: str
+    data: str
+    layer: str
+    base: str
+    options: dict[str, Any]
+    texts: int
+    tokens: int
+    size: int
+    pairs: int
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of an array."""
+        return tuple(self.texts + 1 if axis == "bounds" else int(getattr(self, axis)) for axis in ARRAYS[name][1])
+
+
+def read_description(folder: Path) -> Description:
+    """What the index in a folder was made of.
+
+    Raises:
+        InputError: There is no index, or it is unfinished, damaged or of another version.
+    """
+    if not folder.is_dir():
+        raise InputError(f"There is no index of neighbours at {folder}: make one with lightning index.")
+    file = folder / DESCRIPTION
+    if not file.is_file():
+        raise InputError(
+            f"{folder} holds no finished index of neighbours: if lightning index was interrupted, run it again."
+        )
+    try:
+        values = json.loads(file.read_text())
+        version = values.pop("version")
+        description = Description(**values)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file} is damaged: make the index again with lightning index.") from error
+    if version != VERSION:
+        raise InputError(f"The index {folder} has version {version}, and {VERSION} is needed: make it again.")
+    return description
+
 
 #: Distances of random pairs that are kept, for the cut-off.
 PAIRS = 20_000
@@ -44,15 +112,26 @@ def build_index(
     datamodule: AttentionDataModule,
     folder: Path,
     layer: str,
+    method: Attribution,
     base: str,
     options: dict[str, Any],
     max_tokens: int,
 ) -> None:
-    """Write an index, see :meth:`NeighbourIndex.build`."""
+    """Write an index, see :meth:`NeighbourIndex.build`.
+
+    Args:
+        network: See there.
+        datamodule: See there.
+        folder: See there.
+        layer: See there.
+        method: Attribution whose numbers are kept.
+        base: Its name, which the index keeps.
+        options: Its options, which the index keeps.
+        max_tokens: See there.
+    """
     texts = _training_texts(network, datamodule)
     if not is_plain(options):
         raise InputError(f"The options of {base} must be plain values, because the index keeps them: {options}.")
-    method = attribution.get(base, **options)
     reader = Reader(network, layer)
     counted = (~np.asarray(texts.special)).astype(np.int64)
     bounds = np.concatenate([np.zeros(1, dtype=np.int64), counted.cumsum()])[np.asarray(texts.offsets)]
@@ -80,9 +159,7 @@ def build_index(
             bar = progress.add_task("Reading the training texts", total=len(batches), completed=done)
             for number in range(done, len(batches)):
                 batch = texts[batches[number].tolist()].to(device)
-                with reader.watching(batch) as seen:
-                    scores = method.attribute(network, batch)
-                _keep(arrays, batch, scores, seen[0] if seen else reader.read(batch))
+                _keep(arrays, batch, *reader.read_along(method, batch))
                 if (number + 1) % _SAVED_EVERY == 0:
                     _save(folder, description, arrays, number + 1)
                 progress.advance(bar)
@@ -125,7 +202,7 @@ def _batches(lengths: Array, max_tokens: int) -> list[Array]:
     return batches
 
 
-def _keep(arrays: Mapping[str, Array], batch: Batch, scores: Tensor, reading: Reading) -> None:
+def _keep(arrays: Mapping[str, Array], batch: Batch, attributions: Tensor, reading: Reading) -> None:
     rows = batch.index.cpu().numpy()
     arrays["vectors"][rows] = reading.vectors.cpu().numpy()
     arrays["predicted"][rows] = reading.logits.argmax(dim=-1).cpu().numpy()
@@ -135,7 +212,7 @@ def _keep(arrays: Mapping[str, Array], batch: Batch, scores: Tensor, reading: Re
     starts = torch.from_numpy(arrays["offsets"][rows]).to(inner.device)
     places = (starts[:, None] + inner.long().cumsum(dim=1) - 1)[inner].cpu().numpy()
     arrays["tokens"][places] = batch.inputs[inner].cpu().numpy()
-    arrays["scores"][places] = scores[inner].cpu().numpy()
+    arrays["scores"][places] = attributions[inner].cpu().numpy()
 
 
 def _pair_distances(vectors: Tensor) -> Array:

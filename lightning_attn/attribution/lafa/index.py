@@ -2,67 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import weakref
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_attn.attribution.lafa.fingerprint import fingerprint
+from lightning_attn.attribution.base import get
+from lightning_attn.attribution.lafa.build import ARRAYS, Description, build_index, read_description
+from lightning_attn.attribution.lafa.reading import fingerprint
+from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
-
-if TYPE_CHECKING:  # building stands above reading: it needs data and attributions
-    from lightning_attn.data.base import AttentionDataModule
-
-VERSION = 1  # raise it when files of the same settings come to hold something else
-DESCRIPTION = "index.json"
-#: Arrays by name: type, and shape in the numbers of the description.
-ARRAYS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "vectors": ("float32", ("texts", "size")),
-    "norms": ("float32", ("texts",)),
-    "digests": ("int64", ("texts",)),
-    "predicted": ("int64", ("texts",)),
-    "offsets": ("int64", ("bounds",)),
-    "tokens": ("int32", ("tokens",)),
-    "scores": ("float32", ("tokens",)),
-    "distances": ("float32", ("pairs",)),
-}
-
-
-@dataclass(frozen=True)
-class Description:
-    """What an index was made of; plain values, kept beside the arrays.
-
-    Attributes:
-        fingerprint: Of the network, see :func:`fingerprint`.
-        data: Of the training texts' ids.
-        layer: Whose states the vectors are, see :class:`Reader`.
-        base: Name of the attribution whose scores are kept.
-        options: Its options.
-        texts: N, number of texts.
-        tokens: T, number of their tokens, special ones left out.
-        size: D, numbers in a vector.
-        pairs: How many distances of random pairs are kept.
-    """
-
-    fingerprint: str
-    data: str
-    layer: str
-    base: str
-    options: dict[str, Any]
-    texts: int
-    tokens: int
-    size: int
-    pairs: int
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of an array."""
-        return tuple(self.texts + 1 if axis == "bounds" else int(getattr(self, axis)) for axis in ARRAYS[name][1])
 
 
 @dataclass
@@ -127,10 +81,9 @@ class NeighbourIndex:
             InputError: There are fewer than two training texts, or no texts at all; data and network do not fit; the
                 layer or the attribution is not there; the folder holds something else.
         """
-        from lightning_attn.attribution.lafa.build import build_index
-
-        build_index(network, datamodule, Path(path).expanduser(), layer, base, dict(options or {}), max_tokens)
-        return cls.open(path)
+        kept, folder = dict(options or {}), Path(path).expanduser()
+        build_index(network, datamodule, folder, layer, get(base, **kept), base, kept, max_tokens)
+        return cls.open(folder)
 
     @classmethod
     def open(cls, path: str | Path) -> NeighbourIndex:
@@ -196,30 +149,6 @@ class NeighbourIndex:
     def lengths(self, rows: Tensor) -> Tensor:
         """Number of tokens of the texts at ``rows``, same shape."""
         return self.offsets[rows + 1] - self.offsets[rows]
-
-
-def read_description(folder: Path) -> Description:
-    """What the index in a folder was made of.
-
-    Raises:
-        InputError: There is no index, or it is unfinished, damaged or of another version.
-    """
-    if not folder.is_dir():
-        raise InputError(f"There is no index of neighbours at {folder}: make one with lightning index.")
-    file = folder / DESCRIPTION
-    if not file.is_file():
-        raise InputError(
-            f"{folder} holds no finished index of neighbours: if lightning index was interrupted, run it again."
-        )
-    try:
-        values = json.loads(file.read_text())
-        version = values.pop("version")
-        description = Description(**values)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is damaged: make the index again with lightning index.") from error
-    if version != VERSION:
-        raise InputError(f"The index {folder} has version {version}, and {VERSION} is needed: make it again.")
-    return description
 
 
 def _open(folder: Path, description: Description, name: str) -> Tensor:

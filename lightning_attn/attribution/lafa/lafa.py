@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,12 +12,10 @@ import torch
 from torch import Tensor
 
 from lightning_attn.attribution.base import Attribution, get
-from lightning_attn.attribution.lafa.fingerprint import text_digests
 from lightning_attn.attribution.lafa.index import NeighbourIndex
 from lightning_attn.attribution.lafa.kernels import Kernel, Rbf, Words
-from lightning_attn.attribution.lafa.layers import Reader
-from lightning_attn.attribution.lafa.search import Neighbours, Query
-from lightning_attn.attribution.lafa.selection import Nearest, Selection
+from lightning_attn.attribution.lafa.reading import Reader, text_digests
+from lightning_attn.attribution.lafa.selection import Nearest, Neighbours, Query, Selection
 from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.types import Batch
@@ -86,7 +85,7 @@ class BorrowingAttribution(Attribution):
         batch = batch.padded()
         base, query = self._read(network, batch, target)
         lent, neighbours = self.lend(network, batch, query)
-        alone = ~(lent != 0).any(dim=1) if neighbours is None else ~neighbours.found.any(dim=1)
+        alone = ~(lent != 0).any(dim=1) if neighbours is None else ~neighbours.present.any(dim=1)
         self.texts += len(batch)
         self.alone += int(alone.sum())
         if self.mix == "normalised":
@@ -99,12 +98,9 @@ class BorrowingAttribution(Attribution):
 
     def _read(self, network: AttentionNetwork, batch: Batch, target: Tensor | None) -> tuple[Tensor, Query]:
         """Base scores, and the texts' vectors, which a base score of one pass gives along the way."""
-        reader = Reader(network, self.index.description.layer)
-        with reader.watching(batch) as seen:
-            base = self.base.attribute(network, batch, target)
-        reading = seen[0] if seen else reader.read(batch)
-        chosen = reading.logits.argmax(dim=-1) if target is None else target
-        return base, Query(reading.vectors, text_digests(batch), chosen, batch.index)
+        base, reading = Reader(network, self.index.description.layer).read_along(self.base, batch, target)
+        explained = reading.logits.argmax(dim=-1) if target is None else target
+        return base, Query(reading.vectors, text_digests(batch), explained, batch.index)
 
 
 class LAFA(BorrowingAttribution):
@@ -168,9 +164,49 @@ class Lexicon(BorrowingAttribution):
 
     def lend(self, network: AttentionNetwork, batch: Batch, query: Query) -> tuple[Tensor, Neighbours | None]:
         """What all training texts lend; see :meth:`BorrowingAttribution.lend`."""
-        known = self.index.to(batch.device).lexicon
-        ids = batch.inputs.clamp(max=len(known) - 1)
-        return torch.where(batch.inner & (batch.inputs < len(known)), known[ids], 0.0), None
+        lexicon = self.index.to(batch.device).lexicon
+        ids = batch.inputs.clamp(max=len(lexicon) - 1)
+        return torch.where(batch.inner & (batch.inputs < len(lexicon)), lexicon[ids], 0.0), None
+
+
+@dataclass
+class NeighbourText:
+    """A training text that is near another text.
+
+    Attributes:
+        text: Its tokens as the network knows them, joined by spaces.
+        prediction: Name of the class that the network takes it for.
+        distance: To the other text, in the layer that the index was made of.
+    """
+
+    text: str
+    prediction: str
+    distance: float
+
+
+def neighbour_texts(
+    index: NeighbourIndex,
+    neighbours: Neighbours,
+    show: Callable[[Iterable[int]], list[str]],
+    class_names: Sequence[str],
+) -> list[list[NeighbourText]]:
+    """The neighbours of each of B texts, the nearest first.
+
+    Args:
+        index: Where they are rows of.
+        neighbours: Of B texts.
+        show: From token ids to what is read, such as :meth:`TextProcessor.tokens`.
+        class_names: In the order of the logits.
+    """
+    by_text = []
+    for rows, distances in zip(neighbours.rows.tolist(), neighbours.distances.tolist(), strict=True):
+        texts = []
+        for row, distance in zip(rows, distances, strict=True):
+            if row >= 0:
+                ids = index.tokens[index.offsets[row] : index.offsets[row + 1]].tolist()
+                texts.append(NeighbourText(" ".join(show(ids)), class_names[int(index.predicted[row])], distance))
+        by_text.append(texts)
+    return by_text
 
 
 def _unit_sum(scores: Tensor) -> Tensor:
@@ -181,20 +217,20 @@ def _unit_sum(scores: Tensor) -> Tensor:
 
 def _lent_words(network: AttentionNetwork, index: NeighbourIndex, neighbours: Neighbours) -> tuple[Words, Tensor]:
     """The distinct words of each text's neighbours, m at most, and what stands before their kernel, ``(B, m)``."""
-    found = neighbours.found
-    texts, _ = found.nonzero(as_tuple=True)
-    rows = neighbours.rows[found]
+    present = neighbours.present
+    texts, _ = present.nonzero(as_tuple=True)
+    rows = neighbours.rows[present]
     lengths = index.lengths(rows)
-    share = 1.0 / (lengths.clamp(min=1) * found.sum(dim=1)[texts])
+    share = 1.0 / (lengths.clamp(min=1) * present.sum(dim=1)[texts])
     # One entry a token of a neighbour, all neighbours of all texts one after another.
     pair = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), lengths)
     start = index.offsets[rows] - (lengths.cumsum(0) - lengths)
     place = start[pair] + torch.arange(len(pair), device=rows.device)
     ids = index.tokens[place].long()
-    owner, number, position, width = _number_words(texts[pair], ids, len(found))
-    flat = torch.zeros(len(found) * width, device=rows.device)
+    owner, number, position, width = _number_words(texts[pair], ids, len(present))
+    flat = torch.zeros(len(present) * width, device=rows.device)
     flat.index_add_(0, position, index.scores[place] * share[pair])
-    return _words(network, owner, number, width, len(found)), flat.view(len(found), width)
+    return _words(network, owner, number, width, len(present)), flat.view(len(present), width)
 
 
 def _distinct(network: AttentionNetwork, ids: Tensor, inner: Tensor) -> tuple[Words, Tensor]:

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from lightning_attn.attribution.lafa.fingerprint import text_digests
+from lightning_attn.attribution.averaged_gradients import GradientShap, SquaredAttribution
 from lightning_attn.attribution.lafa.index import NeighbourIndex
-from lightning_attn.attribution.lafa.layers import Reader
-from lightning_attn.attribution.lafa.search import Query
-from lightning_attn.attribution.lafa.selection import Nearest, Selection
-from lightning_attn.attribution.sampled_gradients import GradientShap
-from lightning_attn.attribution.squared import SquaredAttribution
+from lightning_attn.attribution.lafa.reading import Reader, text_digests
+from lightning_attn.attribution.lafa.selection import Nearest, Query, Selection
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.types import Batch
 
@@ -56,11 +54,11 @@ class NeighbourShap(SquaredAttribution):
         """
         self.index.check(network)
         reading = Reader(network, self.index.description.layer).read(batch)
-        chosen = reading.logits.argmax(dim=-1) if target is None else target
+        explained = reading.logits.argmax(dim=-1) if target is None else target
         index = self.index.to(batch.device)
-        query = Query(reading.vectors, text_digests(batch), chosen, batch.index)
+        query = Query(reading.vectors, text_digests(batch), explained, batch.index)
         rows = self.selection.select(index, query).rows
-        return _FromTexts(network, index, rows, *self.sampling).elements(network, batch, chosen)
+        return _FromTexts(network, index, rows, *self.sampling).elements(network, batch, explained)
 
 
 class _FromTexts(GradientShap):
@@ -74,18 +72,18 @@ class _FromTexts(GradientShap):
         self.index = index
         self.rows = rows
 
-    def of(self, rows: Tensor) -> _FromTexts:
-        """See :meth:`SampledGradient.of`."""
+    @override
+    def for_rows(self, rows: Tensor) -> _FromTexts:
         return _FromTexts(self.network, self.index, self.rows[rows], self.samples, self.seed, self.max_tokens)
 
     def reference(self, embeddings: Tensor, batch: Batch, sample: int) -> Tensor:
         """The embeddings of one neighbour, shape ``(B, L, E)``; see :meth:`GradientShap.reference`."""
         count = (self.rows >= 0).sum(dim=1)
         row = self.rows.gather(1, (sample % count.clamp(min=1))[:, None]).squeeze(1)
-        known = row.clamp(min=0)
+        text = row.clamp(min=0)
         place = batch.inner.long().cumsum(dim=1) - 1
-        covered = batch.inner & (row >= 0)[:, None] & (place < self.index.lengths(known)[:, None])
-        where = (self.index.offsets[known][:, None] + place).masked_fill(~covered, 0)
+        covered = batch.inner & (row >= 0)[:, None] & (place < self.index.lengths(text)[:, None])
+        where = (self.index.offsets[text][:, None] + place).masked_fill(~covered, 0)
         ids = self.index.tokens[where].long().masked_fill(~covered, 0)
         with torch.no_grad():
             theirs = self.network.embed(batch.replace(inputs=ids))

@@ -188,20 +188,20 @@ def test_texts_become_the_mean_of_a_layer(layer: str) -> None:
     torch.testing.assert_close(found.logits, output.logits.detach())
 
 
-def test_watching_takes_the_pass_over_the_text_itself() -> None:
+def test_a_reading_along_takes_no_pass_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     batch, network = toy_batch(), toy_network()
     reader = Reader(network, "keys")
-    expected = reader.read(batch)
-    for name, watched in (("simple_gradient", 1), ("input_gradient", 1), ("gradient", 1), ("smooth_gradient", 0)):
-        target = network(batch).logits.argmax(-1)
-        with reader.watching(batch) as seen:
-            get(name).attribute(network, batch, target)
-        assert len(seen) == watched, name
-        for reading in seen:
-            torch.testing.assert_close(reading.vectors, expected.vectors)
-            torch.testing.assert_close(reading.logits, expected.logits)
-    assert not network._forward_hooks
-    assert not network.attention._forward_pre_hooks
+    expected, forward = reader.read(batch), network.forward
+    passes: list[int] = []
+    monkeypatch.setattr(network, "forward", lambda *args, **kwargs: passes.append(1) or forward(*args, **kwargs))
+    target = expected.logits.argmax(-1)
+    for name in ("simple_gradient", "input_gradient", "gradient", "attention", "random"):
+        passes.clear()
+        attributions, reading = reader.read_along(get(name), batch, target)
+        assert len(passes) == 1, name
+        assert torch.equal(attributions, get(name).attribute(network, batch, target))
+        torch.testing.assert_close(reading.vectors, expected.vectors)
+        torch.testing.assert_close(reading.logits, expected.logits)
 
 
 def test_layers_that_are_not_there_are_named() -> None:

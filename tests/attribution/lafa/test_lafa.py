@@ -154,7 +154,7 @@ def test_a_training_text_borrows_nothing_from_itself(network: PooledNetwork, ind
     texts = data.dataset("train")[list(range(20))]
     found = LAFA(index, selection=Nearest(5, None)).borrow(network, texts)
     assert found.neighbours is not None
-    assert found.neighbours.found.all()
+    assert found.neighbours.present.all()
     own = index.digests[found.neighbours.rows] == index.digests[torch.arange(20)][:, None]
     assert not own.any()
     assert (found.neighbours.distances.diff(dim=1) >= 0).all()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
-from lightning_attn.attribution.lafa import Exact, Faiss, Nearest, NeighbourIndex, Query, RandomTexts, search
+from lightning_attn.attribution.lafa import Exact, Faiss, Nearest, NeighbourIndex, Query, RandomTexts, selection
 from lightning_attn.attribution.lafa.index import Description
 from lightning_attn.errors import InputError
 
@@ -51,16 +51,16 @@ def test_exact_search_is_scikit_learns(texts: int, asked: int, count: int, seed:
     vectors, wanted = random_vectors(texts, seed), random_vectors(asked, seed + 100)
     expected = NearestNeighbors(n_neighbors=min(count, texts), algorithm="brute").fit(vectors.double().numpy())
     distances, rows = expected.kneighbors(wanted.double().numpy())
-    found = search.nearest(made(vectors), queries(wanted), Exact(), count, float("inf"), "any")
+    found = selection.nearest(made(vectors), queries(wanted), Exact(), count, float("inf"), "any")
     assert torch.equal(found.rows[:, : rows.shape[1]], torch.from_numpy(rows))
     torch.testing.assert_close(found.distances[:, : rows.shape[1]].double(), torch.from_numpy(distances))
-    assert not found.found[:, rows.shape[1] :].any()
+    assert not found.present[:, rows.shape[1] :].any()
 
 
 def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     index, asked = made(random_vectors(97)), queries(random_vectors(4, 1))
     whole = Nearest(5, None).select(index, asked)
-    monkeypatch.setattr(search, "_BLOCK", 4 * 10)
+    monkeypatch.setattr(selection, "_BLOCK", 4 * 10)
     parts = Nearest(5, None).select(index, asked)
     assert torch.equal(whole.rows, parts.rows)
 
@@ -91,7 +91,7 @@ def test_the_cutoff_leaves_out_what_is_far() -> None:
     index.distances = torch.arange(0.0, 101.0) / 10
     found = Nearest(10, quantile=0.25).select(index, queries(torch.tensor([[0.1], [50.0]])))
     assert found.rows[0, :4].tolist() == [0, 1, 2, -1]
-    assert not found.found[1].any()
+    assert not found.present[1].any()
     assert found.distances[1].isinf().all()
 
 
@@ -132,9 +132,9 @@ def test_random_texts_follow_the_index_and_reach_everything() -> None:
     assert not torch.equal(RandomTexts(4, seed=2).select(index, asked).rows, found.rows)
     own = queries(asked.vectors, digests=found.rows[:, 0])
     again = RandomTexts(4, seed=1).select(index, own)
-    assert not again.found[:, 0].any()
+    assert not again.present[:, 0].any()
     expected = (vectors[found.rows[:, 1]] - asked.vectors).norm(dim=1)
-    torch.testing.assert_close(again.distances[again.found[:, 1], 1], expected[again.found[:, 1]])
+    torch.testing.assert_close(again.distances[again.present[:, 1], 1], expected[again.present[:, 1]])
 
 
 def test_wrong_arguments_are_refused() -> None:
