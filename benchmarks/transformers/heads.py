@@ -25,7 +25,7 @@ from lightning_attn.attribution.heads import (
 from lightning_attn.attribution.heads.heads_file import read_heads, write_heads
 from lightning_attn.data import HuggingFaceProcessor
 from lightning_attn.data.conllu import read_conllu
-from lightning_attn.visualization import heads_figure
+from lightning_attn.visualization.heads_figure import heads_figure
 
 RELATIONS = ("nsubj", "obj", "amod", "advmod")
 

@@ -21,7 +21,7 @@ from lightning_attn.attribution.heads import (
     reasons,
 )
 from lightning_attn.errors import InputError
-from lightning_attn.visualization import heads_figure
+from lightning_attn.visualization.heads_figure import heads_figure
 
 
 def statistics(**changes: object) -> HeadStatistics:
