@@ -74,9 +74,9 @@ _RUNS = {
 #: Commands that take options of their own, and the functions that run them.
 _OTHERS = {
     "explain": "lightning_attn.cli.explain.explain_command",
-    "report": "lightning_attn.visualization.report_page.report_command",
+    "report": "lightning_attn.cli.report.report_command",
     "ensemble": "lightning_attn.cli.ensemble.ensemble_command",
-    "silent-failures": "lightning_attn.visualization.silent_failures_page.silent_failures_command",
+    "silent-failures": "lightning_attn.cli.silent_failures.silent_failures_command",
     "index": "lightning_attn.cli.index.index_command",
     "heads": "lightning_attn.cli.heads.heads_command",
 }

@@ -133,7 +133,7 @@ def explain_command(options: Sequence[str]) -> int:
 
 
 def _head_map(path: str, network: AttentionNetwork) -> str:
-    from lightning_attn.visualization.head_map import head_map
+    from lightning_attn.visualization.explain_page import head_map
 
     assert isinstance(network, TransformerModel)  # no other can be explained by a method that chooses attention heads
     content = HeadsFile.read(path)  # the method has seen that it is of this network

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from lightning_attn.experiments.record import ExperimentRecord, Floats
+from lightning_attn.visualization.curves import COLOURS
 
 if TYPE_CHECKING:  # it takes a second to import, and not every run draws
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Told apart by colour-blind readers too (Okabe and Ito, 2008); the last is for what is pooled.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+#: One colour per class, and one for what is pooled.
+_COLOURS = COLOURS[:6]
 _POOLED = "#888888"
 #: Classes that get a colour of their own; with more, the most frequent ones do, and the rest is pooled.
 MOST_CLASSES = len(_COLOURS)

@@ -25,9 +25,9 @@ class BagRow:
 
     Attributes:
         caption: To the left of its images; may have several lines.
-        images: One an instance, shape ``(n, H, W)`` or ``(n, C, H, W)`` with 1 or 3 channels, of any range.
+        images: One per instance, shape ``(n, H, W)`` or ``(n, C, H, W)`` with 1 or 3 channels, of any range.
         weights: Attention on each, shape ``(n,)``.
-        keys: 1 where an instance is a key instance, shape ``(n,)``; None if that is not known.
+        keys: 1 on key instances, shape ``(n,)``; None without evidence.
     """
 
     caption: str

@@ -84,7 +84,7 @@ def shared_curves(runs: Sequence[Run], wanted: Sequence[str] | None = None) -> l
 
 
 def draw_curves(runs: Sequence[Run], metrics: Sequence[str], columns: int = 4) -> Figure:
-    """One panel a metric, one line a run, dotted while attention is random and the scorer has not started to learn.
+    """One panel per metric, one line per run, dotted while attention is random and the scorer has not started to learn.
 
     Args:
         runs: At least one.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lightning_attn.visualization.head_map import HEAD_MAP_STYLE
 from lightning_attn.visualization.highlight import NEGATIVE, POSITIVE, highlight_html
 
 if TYPE_CHECKING:  # what is drawn here
@@ -70,6 +69,12 @@ details { margin-top: .9em; } summary { cursor: pointer; }
 details table { border-collapse: collapse; margin-top: .4em; }
 details th { text-align: left; font-weight: 600; }
 details td, details th { padding: .2em .9em .2em 0; vertical-align: top; overflow-wrap: anywhere; }
+details .heads { border-collapse: separate; border-spacing: 2px; margin: .5em 0; font-size: .85em; }
+details .heads td, details .heads th { min-width: 2.1em; height: 1.7em; padding: 0; overflow-wrap: normal;
+  text-align: center; vertical-align: middle; }
+details .heads th { font-weight: 400; color: var(--faint); padding: 0 .3em; }
+details .heads td { border-radius: .25em; background: var(--line); }
+details .heads td.important { background: var(--win); color: #fff; font-weight: 600; }
 """
 
 # Switches methods on and off, and marks the token under the pointer under every method of its text.
@@ -115,7 +120,7 @@ def explain_page(explanations: Sequence[Explanation], source: str, heads: str = 
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><title>What the classifier looked at</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}{HEAD_MAP_STYLE}</style></head>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>
 <body><main>
 <h1>What the classifier looked at</h1>
 <div class="faint">{count}, explained by {html.escape(source)}. The deeper the colour, the more the token counts; every
@@ -126,6 +131,38 @@ method is coloured relative to its own largest value in the text. Point at a tok
 </main><script>{_SCRIPT}</script></body>
 </html>
 """
+
+
+def head_map(layers: Sequence[Sequence[int]], heads_per_layer: int, reasons: Mapping[str, Sequence[str]]) -> str:
+    """A table of all attention heads in which the important ones stand out; pointing at one says why it is.
+
+    Args:
+        layers: Important attention heads of each layer, the lowest first; it is drawn below.
+        heads_per_layer: How many there are.
+        reasons: Why, by ``layer.head``, plain text; those without any are important because the file says so.
+
+    Returns:
+        HTML, escaped.
+    """
+    head = "".join(f'<th scope="col">{number}</th>' for number in range(heads_per_layer))
+    rows = []
+    for layer in reversed(range(len(layers))):
+        cells = []
+        for number in range(heads_per_layer):
+            name = f"{layer}.{number}"
+            if number in layers[layer]:
+                why = ", ".join(reasons.get(name, [])) or "important"
+                title = html.escape(f"{name}: {why}", quote=True)
+                cells.append(f'<td class="important" title="{title}">{number}</td>')
+            else:
+                cells.append(f'<td title="{name}"></td>')
+        rows.append(f'<tr><th scope="row">{layer}</th>{"".join(cells)}</tr>')
+    count, total = sum(len(set(layer)) for layer in layers), len(layers) * heads_per_layer
+    return (
+        f'<details class="faint" open><summary>{count} of {total} attention heads are important; Mask-LRP follows '
+        f'these alone</summary><table class="heads">{"".join(rows)}<tr><th scope="row">layer</th>{head}</tr></table>'
+        "Layer 0 is the lowest. Point at an attention head to see why it is important.</details>"
+    )
 
 
 def _card(item: Explanation) -> str:

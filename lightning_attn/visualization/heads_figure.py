@@ -22,7 +22,7 @@ _MOST_MARKS = 3
 
 
 def heads_figure(statistics: HeadStatistics, criteria: Sequence[Criterion], title: str = "") -> Figure:
-    """One panel a criterion, independent of pyplot's state: darker is stronger, important attention heads are framed.
+    """One panel per criterion, independent of pyplot's state: darker is stronger, important attention heads are framed.
 
     In the frame stands why: relations (``<`` from the word that others depend on), or the offset.
 
@@ -54,10 +54,10 @@ def _draw(figure: Figure, axes: Axes, statistics: HeadStatistics, criterion: Cri
             marks.setdefault((layer, head), []).append(mark)
     highest = max(float(strength.max()), criterion.limit) or 1.0
     image = axes.imshow(strength.numpy(), cmap="Greys", vmin=0, vmax=highest * 2, origin="lower", aspect="auto")
-    for (layer, head), shown in marks.items():
+    for (layer, head), names in marks.items():
         corner = head - 0.46, layer - 0.46
         axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=_FRAME, lw=1.8))
-        text = "\n".join(shown[:_MOST_MARKS] if len(shown) <= _MOST_MARKS else [*shown[: _MOST_MARKS - 1], "..."])
+        text = "\n".join(names[:_MOST_MARKS] if len(names) <= _MOST_MARKS else [*names[: _MOST_MARKS - 1], "..."])
         style = {"fontsize": 6.5, "ha": "center", "va": "center", "linespacing": 0.95, "parse_math": False}
         axes.text(head, layer, text, **style)  # type: ignore[arg-type]  # the stubs know no parse_math
     axes.set(xticks=range(strength.shape[1]), yticks=range(strength.shape[0]))

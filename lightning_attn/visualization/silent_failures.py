@@ -172,8 +172,8 @@ def _training(
     split = "test" if "test/auroc" in figures else "val"
     asked = prediction or f"{split}/auroc"
     split = asked.split("/")[0]
-    known = (f"{split}/instances/auroc", f"{split}/plausibility/auroc")
-    wanted = attention or next((metric for metric in known if figures.get(metric) is not None), known[0])
+    candidates = (f"{split}/instances/auroc", f"{split}/plausibility/auroc")
+    wanted = attention or next((metric for metric in candidates if figures.get(metric) is not None), candidates[0])
     for metric in (asked, wanted):
         if figures.get(metric) is None:
             logged = ", ".join(sorted(key for key in figures if key.endswith("auroc"))) or "no AUROC"

@@ -1,4 +1,4 @@
-"""``lightning silent-failures``: is the attention right where the predictions are, over many trainings?"""
+"""The page of ``lightning silent-failures``: is the attention right where the predictions are?"""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lightning_attn.cli.arguments import Arguments, output_path
-from lightning_attn.errors import InputError
 from lightning_attn.visualization.curves import COLOURS
 from lightning_attn.visualization.silent_failures import (
     KINDS,
@@ -18,7 +16,6 @@ from lightning_attn.visualization.silent_failures import (
     Training,
     failure_rate,
     groups,
-    read_trainings,
 )
 
 if TYPE_CHECKING:  # drawing is the only part that needs matplotlib, and it takes a second to import
@@ -40,7 +37,7 @@ p { color: var(--faint); }
 
 
 def rows(trainings: Sequence[Training], limits: Thresholds) -> list[list[str]]:
-    """The table below :data:`HEADER`, one row a group."""
+    """The table below :data:`HEADER`, one row per group."""
     table = []
     for name, members in groups(trainings).items():
         rate = failure_rate(members, limits)
@@ -142,59 +139,3 @@ def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 def _span(values: Sequence[float]) -> str:
     return f"{math.fsum(values) / len(values):.3f} [{min(values):.3f}, {max(values):.3f}]"
-
-
-def silent_failures_command(options: Sequence[str]) -> int:
-    """Run ``lightning silent-failures``.
-
-    Args:
-        options: What stands after the command.
-
-    Returns:
-        Exit status.
-
-    Raises:
-        InputError: The user's input was wrong.
-    """
-    parser = Arguments(
-        "silent-failures",
-        "Over many trainings, how often are the predictions good and the attention wrong? Each run counts with the "
-        "epoch of its best checkpoint; the folder of an ensemble with its members; a run that tested an ensemble as "
-        "an ensemble of its size.",
-        "lightning-attn silent-failures runs/ten runs/20260101-120000-test --output silent.html",
-    )
-    limits = Thresholds()
-    parser.add_argument("runs", nargs="+", help="run folders, and folders of lightning-attn ensemble")
-    parser.add_argument("--prediction", help="metric of the predictions, as logged (default: test/auroc or val/auroc)")
-    parser.add_argument(
-        "--attention", help="AUROC of the attention, as logged (default: instances/auroc or plausibility/auroc)"
-    )
-    parser.add_argument("--good", type=float, default=limits.good, help="good predictions (default: %(default)s)")
-    parser.add_argument("--bad", type=float, default=limits.bad, help="wrong attention is below (default: %(default)s)")
-    parser.add_argument("-o", "--output", help="write a page to look at, such as silent.html")
-    arguments = parser.parse(options)
-    if arguments is None:
-        return 0
-    for name in ("good", "bad"):
-        if not 0 <= getattr(arguments, name) <= 1:
-            raise InputError(f"silent-failures: --{name} must be from 0 to 1, not {getattr(arguments, name):g}.")
-    output = output_path("--output", arguments.output) if arguments.output else None
-    limits = Thresholds(good=arguments.good, bad=arguments.bad)
-    found = [read_trainings(folder, arguments.prediction, arguments.attention) for folder in arguments.runs]
-    trainings = [training for several in found for training in several]
-    _print(rows(trainings, limits))
-    if output is not None:
-        output.write_text(page(trainings, limits), encoding="utf-8")
-        print(f"Wrote {output}")
-    return 0
-
-
-def _print(table: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    names, *figures = zip(*table, strict=True)
-    shown = Table("", *names)  # a terminal is rather long than wide
-    for title, values in zip(HEADER[1:], figures, strict=True):
-        shown.add_row(title, *values)
-    Console(markup=False).print(shown)
