@@ -40,7 +40,10 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     [
         (["--trainer.max_epoch=3"], ["trainer.max_epoch", "did you mean trainer.max_epochs"]),
         (["--foo=3"], ["'foo'"]),
-        ([f"{ENCODER}.class_path=BiLST"], ["'BiLST'", "did you mean BiLSTM", "TokenMLP, BiLSTM, CNN"]),
+        (
+            [f"{ENCODER}.class_path=BiLST"],
+            ["'BiLST'", "did you mean BiLSTM", "BiLSTM, CNN, PretrainedEncoder, TokenMLP"],
+        ),
         ([f"{ENCODER}.class_path=nothing.Encoder"], ["nothing"]),
         ([f"{ENCODER}.init_args.hidden=3"], ["'hidden'", "hidden_size"]),
         ([f"{ENCODER}.init_args.values=some"], ["'some'", "'contextual' or 'local'"]),

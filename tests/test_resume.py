@@ -81,11 +81,15 @@ def test_the_best_checkpoint_moves_into_the_new_folder(config: Path, tmp_path: P
     checkpoint = last(part)
     (key,) = (key for key in checkpoint["callbacks"] if key.startswith("BestAndLast"))
     checkpoint["callbacks"][key]["best_model_score"] = 1e-9  # nothing that comes is better
-    torch.save(checkpoint, tmp_path / "last.ckpt")
-    rest = run("fit", config, tmp_path / "rest", f"--ckpt_path={tmp_path}/last.ckpt")
+    torch.save(checkpoint, part / "checkpoints" / "last.ckpt")
+    rest = run("fit", config, tmp_path / "rest", f"--ckpt_path={part}/checkpoints/last.ckpt")
     best = Path("checkpoints", "best.ckpt")
     assert (rest / best).read_bytes() == (part / best).read_bytes()
     assert last(rest)["callbacks"][key]["best_model_path"] == str(rest / best)
+    # A path that a checkpoint names is not opened: without its neighbour, the best one is sought anew.
+    torch.save(checkpoint, tmp_path / "last.ckpt")
+    alone = run("fit", config, tmp_path / "alone", f"--ckpt_path={tmp_path}/last.ckpt")
+    assert (alone / best).read_bytes() != (part / best).read_bytes()
 
 
 def test_dropout_and_data_differ_from_epoch_to_epoch_but_not_from_run_to_run(config: Path, tmp_path: Path) -> None:

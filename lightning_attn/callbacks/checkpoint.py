@@ -52,7 +52,7 @@ class BestAndLastCheckpoint(Checkpoint):
         self._phase = ""
         self._plateau: list[tuple[int, float]] = []
         self._folder = Path()
-        self._inherited = ""
+        self._inherited = False  # whether the run that this one goes on with had a best checkpoint
 
     @property
     def state_key(self) -> str:
@@ -104,7 +104,7 @@ class BestAndLastCheckpoint(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`; the file is taken over when training starts."""
-        self._inherited = state_dict["best_model_path"]
+        self._inherited = bool(state_dict["best_model_path"])
         self.best_model_score = state_dict["best_model_score"]
         self._phase = state_dict["phase"]
         self._plateau = [tuple(step) for step in state_dict["plateau"]]
@@ -130,14 +130,11 @@ class BestAndLastCheckpoint(Checkpoint):
                 logger.after_save_checkpoint(self)  # type: ignore[arg-type]  # made for ModelCheckpoint alone
 
     def _inherit(self, trainer: Trainer) -> None:
-        # The folder may have been moved or copied as a whole since: the best checkpoint is the one that lies beside the
-        # one resumed from, and at the recorded place there may be another run's by now.
-        places = [Path(self._inherited)]
-        if trainer.ckpt_path:
-            places.insert(0, Path(trainer.ckpt_path).parent / places[0].name)
-        source = next((path for path in places if path.is_file()), None)
-        if source is None:
-            rank_zero_warn(f"The best checkpoint so far, {self._inherited}, is gone: the best one is sought anew.")
+        # The best checkpoint is the one that lies beside the one resumed from. A path out of a checkpoint is never
+        # opened: it is another's word, and at the recorded place there may be another run's file by now.
+        source = Path(trainer.ckpt_path or "").parent / "best.ckpt"
+        if not source.is_file():
+            rank_zero_warn(f"There is no {source} beside the checkpoint: the best one is sought anew.")
             self.best_model_score = None
         else:
             target = self._folder / source.name
@@ -147,7 +144,7 @@ class BestAndLastCheckpoint(Checkpoint):
                 shutil.copyfile(source, unfinished)
                 unfinished.replace(target)
             self.best_model_path = str(target)
-        self._inherited = ""
+        self._inherited = False
 
 
 def _due_plateau_steps(trainer: Trainer) -> list[tuple[int, float]]:

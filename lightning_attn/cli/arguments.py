@@ -26,6 +26,17 @@ class Arguments(argparse.ArgumentParser):
         )
         self.command = command
 
+    def add_trust(self) -> None:
+        """Add ``--trust``, which a command takes that makes the network of a checkpoint."""
+        self.add_argument(
+            "--trust",
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="PACKAGE",
+            help="packages of your own that classes of the checkpoint may come from; their code is run",
+        )
+
     def parse(self, options: Sequence[str]) -> argparse.Namespace | None:
         """The options; None after ``--help``, which has been printed then.
 

@@ -16,6 +16,7 @@ from lightning_attn.cli.members import Member
 from lightning_attn.errors import InputError
 from lightning_attn.networks import AttentionEnsemble, Combination
 from lightning_attn.networks.trained import TrainedNetwork
+from lightning_attn.runs.class_paths import trusting
 from lightning_attn.runs.folder import CONFIG
 from lightning_attn.visualization.curves import read_run
 
@@ -92,7 +93,8 @@ class EnsembleFolder:
         Raises:
             InputError: A checkpoint is missing, or the members read different vocabularies.
         """
-        trained = [TrainedNetwork.read(member.checkpoint) for member in members]
+        with trusting(self.config.get("trust"), self.config):
+            trained = [TrainedNetwork.read(member.checkpoint) for member in members]
         for member, one in zip(members, trained, strict=True):
             if one.data != trained[0].data:
                 raise InputError(

@@ -71,6 +71,7 @@ def explain_command(options: Sequence[str]) -> int:
         help="for lafa: as near as this share of the pairs of training texts is near; 1: any (default: %(default)s)",
     )
     parser.add_argument("--heads", help="for mask_lrp: the JSON file of lightning-attn heads")
+    parser.add_trust()
     parser.add_argument("-o", "--output", help="write a page to look at, such as page.html")
     parser.add_argument("--json", default="-", help="where one JSON object a text goes (default: the standard output)")
     parser.add_argument("--batch_size", type=int, default=32, help="texts read at once (default: %(default)s)")
@@ -104,7 +105,7 @@ def explain_command(options: Sequence[str]) -> int:
     page_to = output_path("--output", arguments.output, inputs) if arguments.output else None
     with quiet():
         if arguments.model is None:
-            explainer = Explainer(source)
+            explainer = Explainer(source, arguments.trust)
         else:
             explainer = Explainer.from_network(*read_hub_model(source, pairs=queries is not None))
         progress = len(texts) > arguments.batch_size and sys.stderr.isatty()

@@ -31,6 +31,7 @@ from lightning_attn.cli.hub_models import explained_by, read_transformer
 from lightning_attn.data.conllu import read_conllu
 from lightning_attn.errors import InputError
 from lightning_attn.ops.registry import Registry
+from lightning_attn.runs.class_paths import trusting
 from lightning_attn.visualization.heads_figure import heads_figure
 
 _PICTURES = (".png", ".svg", ".pdf")
@@ -64,7 +65,7 @@ def heads_command(options: Sequence[str]) -> int:
     )
     if picture.suffix not in _PICTURES:
         raise InputError(f"--picture {picture} must end in {', '.join(_PICTURES)}.")
-    with quiet():
+    with quiet(), trusting(arguments.trust):
         parses = [parse for path in arguments.conllu for parse in read_conllu(path)]
         network, processor = read_transformer(arguments.model)
         network.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -115,6 +116,7 @@ def _parser() -> Arguments:
     parser.add_argument(
         "--model", required=True, help="a run folder or checkpoint of a transformer; or a Hugging Face model"
     )
+    parser.add_trust()
     parser.add_argument("--conllu", required=True, nargs="+", metavar="FILE", help="parsed sentences, in CoNLL-U")
     parser.add_argument("-o", "--output", required=True, help="the JSON file to write, such as heads.json")
     parser.add_argument(

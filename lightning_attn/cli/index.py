@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]  # public, but re-exported by a star
+from jsonargparse import (  # type: ignore[attr-defined]  # public, but re-exported by a star
+    ActionConfigFile,
+    Namespace,
+)
 from pytorch_lightning.cli import LightningArgumentParser
 
 from lightning_attn import attribution
@@ -20,9 +23,10 @@ from lightning_attn.cli.training import Parser
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.errors import InputError
 from lightning_attn.networks.trained import TrainedNetwork
+from lightning_attn.runs.class_paths import check_configuration, trusting
 
 #: What else a configuration file of a run holds; nothing here needs it.
-_ELSEWHERE = ("model", "trainer", "seed_everything", "ckpt_path", "wandb", "tensorboard", "weights_only")
+_ELSEWHERE = ("model", "trainer", "seed_everything", "ckpt_path", "wandb", "tensorboard", "weights_only", "trust")
 
 
 def index_command(options: Sequence[str]) -> int:
@@ -37,17 +41,20 @@ def index_command(options: Sequence[str]) -> int:
     Raises:
         InputError: The user's input was wrong.
     """
-    parser = _parser()
+    options_parser = _parser()
     try:
-        arguments, data = parser.parse_known_args(list(options))
+        arguments, data = options_parser.parse_known_args(list(options))
     except SystemExit:  # after the help
         return 0
     if arguments.max_tokens < 1:
         raise InputError(f"--max_tokens must be at least 1, not {arguments.max_tokens}.")
     attribution.get(arguments.base)  # before anything is read
     with quiet():
-        trained = TrainedNetwork.read(arguments.ckpt_path)
-        datamodule = _datamodule([f"--config={path}" for path in arguments.config] + data)
+        parser = _data_parser()
+        settings = parser.parse_args([f"--config={path}" for path in arguments.config] + data)
+        with trusting(arguments.trust, settings.model):
+            trained = TrainedNetwork.read(arguments.ckpt_path)
+        datamodule = _datamodule(parser, settings)
         datamodule.restore(trained.data)
         datamodule.prepare_data()
         datamodule.setup("fit")
@@ -83,6 +90,7 @@ def _parser() -> Arguments:
         "lightning-attn index --ckpt_path runs/RUN/checkpoints/best.ckpt --config runs/RUN/config.yaml --output index",
     )
     parser.add_argument("--ckpt_path", required=True, help="a checkpoint that fit wrote; the index is for it alone")
+    parser.add_trust()
     parser.add_argument(
         "--config", action="append", default=[], help="where the data are described, such as the run's config.yaml"
     )
@@ -118,14 +126,18 @@ def _options(given: str) -> dict[str, Any]:
     return options
 
 
-def _datamodule(options: list[str]) -> AttentionDataModule:
-    """The data module that configuration files and ``--data...`` options describe."""
+def _data_parser() -> LightningArgumentParser:
+    """Reads what configuration files and ``--data...`` options say of the data."""
     parser: LightningArgumentParser = Parser(prog="lightning-attn index")
     parser.add_argument("--config", action=ActionConfigFile)
     parser.add_subclass_arguments(AttentionDataModule, "data", fail_untyped=False, required=True)
     for name in _ELSEWHERE:
         parser.add_argument(f"--{name}", type=Any, default=None)
-    settings = parser.parse_args(options)
+    return parser
+
+
+def _datamodule(parser: LightningArgumentParser, settings: Namespace) -> AttentionDataModule:
+    check_configuration(settings.data, AttentionDataModule, "data")
     try:
         made: AttentionDataModule = parser.instantiate_classes(settings).data
     except (ValueError, OSError) as error:

@@ -13,6 +13,8 @@ from typing import Any
 
 from pytorch_lightning import Trainer
 
+from lightning_attn.errors import shown
+
 #: The parser reports a tree of attempts. These are its steps down, and after `leaf`, what was wrong at the end.
 _STEPS = re.compile(
     r"""Parser\ key\ "(?P<key>[^"]+)"
@@ -99,7 +101,7 @@ def _descend(message: str) -> str | None:
         elif path:
             given = re.search(r"Given value: (.*)", message[step.end() :])
             value = (found.get("value") or (given[1] if given else "that value")).split(". Got value:")[0]
-            return f"{key} cannot be {value!r}: it must be {_readable(types or found['expected'])}."
+            return f"{key} cannot be {shown(value)}: it must be {_readable(types or found['expected'])}."
     return None
 
 

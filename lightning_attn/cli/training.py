@@ -37,9 +37,14 @@ from lightning_attn.cli.specification import described, differing
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.errors import InputError
 from lightning_attn.runs.checkpoint_file import read_checkpoint
+from lightning_attn.runs.class_paths import check_checkpoint, check_configuration, trusting
 from lightning_attn.runs.folder import CHECKPOINTS, METRICS, discard, is_first_process, new_run_folder
 from lightning_attn.runs.loggers import MetricsFile, WandbMode, finish_wandb, guard, start_wandb_loggers, use_epoch_axis
 from lightning_attn.tasks import AttentionModule, QuestionAnswerer
+from lightning_attn.tasks.base import FILES
+
+#: Arguments that only fit needs.
+_OF_TRAINING = ("optimizer", "lr_scheduler", "parameter_rules")
 
 
 class Parser(LightningArgumentParser):
@@ -123,11 +128,21 @@ class AttentionCLI(LightningCLI):
         parser.add_argument(
             "--tensorboard", type=bool, default=False, help="Write TensorBoard files into the run's folder."
         )
+        parser.add_argument(
+            "--trust",
+            nargs="+",
+            help="Packages that classes of a checkpoint may come from, beside those that the configuration names.",
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and read the checkpoint before anything else can fail on it."""
         self.config = parser.parse_args(args)
         settings = self.config[self.config.subcommand]
+        check_configuration(settings.model, AttentionModule, "model")
+        check_configuration(settings.data, AttentionDataModule, "data")
+        check_configuration(
+            {"class_path": "pytorch_lightning.Trainer", "init_args": settings.trainer}, Trainer, "trainer"
+        )
         self._asked = _module_arguments(settings)
         seed = settings.seed_everything
         if not isinstance(seed, bool) and not 0 <= seed < 2**32:
@@ -141,10 +156,26 @@ class AttentionCLI(LightningCLI):
             settings.return_predictions = False
 
     def _parse_ckpt_path(self) -> None:
-        """Let the checkpoint's description of the module overrule the configuration's, if it has one."""
-        # A checkpoint written from Python describes plain arguments alone, which say nothing about the network.
-        if self.checkpoint is not None and "network" in self.checkpoint.get("hyper_parameters", {}):
-            super()._parse_ckpt_path()
+        """Let the checkpoint's description of the module overrule the configuration's, if it has one.
+
+        Raises:
+            InputError: It names a class that it may not name, see :func:`check_checkpoint`.
+        """
+        stored = {} if self.checkpoint is None else dict(self.checkpoint.get("hyper_parameters", {}))
+        if "network" not in stored:
+            return  # a checkpoint written from Python describes plain arguments alone, which say nothing about it
+        settings = self.config[self.config.subcommand]
+        class_path = stored.pop("_class_path", settings.model.class_path)
+        stored.pop("_instantiator", None)
+        # What is a matter of the user's machine, or of training alone, stays what the configuration says.
+        for name in (*FILES, *(() if self.config.subcommand == "fit" else _OF_TRAINING)):
+            stored.pop(name, None)
+        with trusting(settings.trust, settings):
+            check_checkpoint({"class_path": class_path, "init_args": stored}, AttentionModule, "model")
+        kept = self._asked if class_path == settings.model.class_path else {}
+        settings.model = None  # nothing of the configuration is to be mixed into the checkpoint's arguments
+        model = {"class_path": class_path, "init_args": {**kept, **stored}}
+        self.config = self.parser.parse_object({self.config.subcommand: {"model": model}}, self.config)
 
     def before_instantiate_classes(self) -> None:
         """Make the run's folder, and say what will be trained, which a checkpoint decides."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,13 +100,14 @@ class Explainer:
 
     Args:
         path: A checkpoint that ``lightning fit`` wrote.
+        trust: Packages of the user's own that classes of the network may come from, see :meth:`TrainedNetwork.read`.
 
     Raises:
         InputError: The checkpoint cannot be used for this.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        trained = TrainedNetwork.read(path)
+    def __init__(self, path: str | Path, trust: str | Iterable[str] = ()) -> None:
+        trained = TrainedNetwork.read(path, trust)
         if "processor" not in trained.data:
             raise InputError(f"The checkpoint {path} holds no text processor: its data are not texts.")
         self._take(trained.network, TextProcessor.from_state(trained.data["processor"]))

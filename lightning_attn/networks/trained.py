@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.runs.checkpoint_file import read_checkpoint
+from lightning_attn.runs.class_paths import check_checkpoint, trusting
 from lightning_attn.types import DataSchema
 
 _PREFIX = "network."
@@ -33,18 +33,20 @@ class TrainedNetwork:
     data: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: str | Path) -> TrainedNetwork:
+    def read(cls, path: str | Path, trust: str | Iterable[str] = ()) -> TrainedNetwork:
         """The network of a checkpoint, on the CPU.
 
-        The file holds tensors and plain values only, see :func:`read_checkpoint`; classes are found by their names.
+        The file holds tensors and plain values only, see :func:`read_checkpoint`; classes are found by their names,
+        and only where :func:`check_checkpoint` allows it.
         What a mitigation has in the checkpoint is passed over: it only matters in training.
 
         Args:
             path: A checkpoint that ``lightning fit`` wrote.
+            trust: Packages of the user's own that classes of the network may come from, beside those that are imported.
 
         Raises:
             InputError: There is no such checkpoint, it cannot be read, it does not describe its network, or a class
-                that it names cannot be imported.
+                that it names may not be used or cannot be imported.
         """
         checkpoint = read_checkpoint(path)
         specification = checkpoint.get("hyper_parameters", {}).get("network")
@@ -65,7 +67,8 @@ class TrainedNetwork:
             "weights": weights,
         }
         try:
-            return cls.from_state(state)
+            with trusting(trust):
+                return cls.from_state(state)
         except InputError as error:
             raise InputError(f"The network of the checkpoint {path} cannot be made: {error}") from error
 
@@ -94,14 +97,7 @@ class TrainedNetwork:
 
 
 def _made(specification: dict[str, Any]) -> AttentionNetwork:
-    for class_path in _class_paths(specification):
-        module, _, name = class_path.rpartition(".")
-        try:
-            getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise InputError(
-                f"its class {class_path} cannot be imported ({error}); run this in the folder that fit was run in."
-            ) from error
+    check_checkpoint(specification, AttentionNetwork, "network")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(AttentionNetwork, "network", fail_untyped=False)
     try:
@@ -109,15 +105,3 @@ def _made(specification: dict[str, Any]) -> AttentionNetwork:
     except ArgumentError as error:
         raise InputError(f"its classes take other arguments by now: {' '.join(str(error).split())}") from error
     return made
-
-
-def _class_paths(specification: Any) -> Iterator[str]:
-    """Every class that is named, those inside others too."""
-    if isinstance(specification, dict):
-        if isinstance(specification.get("class_path"), str):
-            yield specification["class_path"]
-        for value in specification.values():
-            yield from _class_paths(value)
-    elif isinstance(specification, (list, tuple)):
-        for value in specification:
-            yield from _class_paths(value)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -14,7 +15,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import nn
-from typing_extensions import override
+from typing_extensions import Self, override
 
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.errors import InputError
@@ -23,7 +24,12 @@ from lightning_attn.mitigations.base import Mitigation, MitigationCarrier
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.compatibility import check_same_data, is_plain
 from lightning_attn.optim import ParameterRule, StepSchedule, parameter_groups
+from lightning_attn.runs.checkpoint_file import read_checkpoint
+from lightning_attn.runs.class_paths import check_checkpoint, trusting
 from lightning_attn.types import DataSchema
+
+#: Arguments of modules that name files: a checkpoint does not decide them.
+FILES = ("black_box",)
 
 
 class AttentionModule(MitigationCarrier, LightningModule):
@@ -76,6 +82,44 @@ class AttentionModule(MitigationCarrier, LightningModule):
         self._knows_words = False  # whether the word vectors were loaded, or weights that replace them
         if network.built:
             self.make_metrics(network.schema)
+
+    @classmethod
+    @override
+    def load_from_checkpoint(  # type: ignore[override]  # Lightning's is a descriptor of its own
+        cls,
+        checkpoint_path: str | Path,
+        map_location: Any = None,
+        *args: Any,
+        trust: str | Iterable[str] = (),
+        **kwargs: Any,
+    ) -> Self:
+        """The module of a checkpoint, as Lightning loads it, if what the checkpoint has made belongs there.
+
+        Args:
+            checkpoint_path: A checkpoint of such a module.
+            map_location: Where its tensors go.
+            *args: See Lightning.
+            trust: Packages of the user's own that its classes may come from, beside modules that are imported.
+            **kwargs: See Lightning; arguments of the module that the checkpoint does not describe.
+
+        Raises:
+            InputError: The checkpoint cannot be read, names a class that it may not name, or a file to be read.
+        """
+        stored = read_checkpoint(checkpoint_path).get("hyper_parameters", {})
+        described = {name: value for name, value in stored.items() if name not in ("_class_path", "_instantiator")}
+        described = {name: value for name, value in described.items() if name not in kwargs}
+        if "_instantiator" in stored:  # else it describes plain values alone
+            if files := [name for name in FILES if name in described]:
+                raise InputError(
+                    f"The checkpoint {checkpoint_path} names the file {described[files[0]]} for {files[0]}, and a file "
+                    f"does not decide what else is read: give {files[0]}=PATH."
+                )
+            own = stored.get("_class_path", f"{cls.__module__}.{cls.__qualname__}")
+            with trusting(trust):
+                check_checkpoint({"class_path": own, "init_args": described}, AttentionModule, "model")
+        kwargs.setdefault("weights_only", True)
+        module: Self = super().load_from_checkpoint(checkpoint_path, map_location, *args, **kwargs)
+        return module
 
     @override
     def _carried_mitigation(self) -> Mitigation:

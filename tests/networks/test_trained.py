@@ -83,7 +83,7 @@ def other_size(content: dict[str, Any]) -> None:
     [
         (rename, ["my_package.MyEncoder cannot be imported", "in the folder that fit was run in"]),
         (misspell, ["lightning_attn.encoders.BiLST cannot be imported"]),
-        (other_argument, ["take other arguments", "width"]),
+        (other_argument, ["take other arguments by now", "width"]),
         (other_size, ["size mismatch"]),
     ],
 )
