@@ -164,7 +164,7 @@ def _encoder(name: str, embedding: int, hidden: int, dropout: float) -> Encoder:
 
 def _attention(cell: Cell, places: Places) -> Any:
     if cell["attention"] == "frozen":  # that of the BiLSTM of the same seed
-        return FrozenAttention.of(load(cell | {"encoder": "bilstm", "attention": "additive"}, places))
+        return FrozenAttention.from_network(load(cell | {"encoder": "bilstm", "attention": "additive"}, places))
     return {"additive": AdditiveAttention, "dot": DotAttention, "uniform": UniformAttention}[cell["attention"]]()
 
 

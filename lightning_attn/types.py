@@ -104,12 +104,12 @@ class Batch:
     @property
     def places(self) -> Tensor:
         """Where the instances stand in ``valid`` read row by row, shape ``(N,)``, int64; looked for once."""
-        known: tuple[Tensor, Tensor] | None = self.__dict__.get("_places")
-        if known is None or known[0] is not self.valid:
+        cached: tuple[Tensor, Tensor] | None = self.__dict__.get("_places")
+        if cached is None or cached[0] is not self.valid:
             with torch.inference_mode(False):  # they may serve a backward pass later
-                known = self.valid, self.valid.flatten().nonzero().squeeze(-1)
-            self.__dict__["_places"] = known
-        return known[1]
+                cached = self.valid, self.valid.flatten().nonzero().squeeze(-1)
+            self.__dict__["_places"] = cached
+        return cached[1]
 
     def unpack(self, values: Tensor, fill: float = 0.0) -> Tensor:
         """Values of the instances, shape ``(N, ...)``, at their places, shape ``(B, L, ...)``, and ``fill`` elsewhere.
@@ -255,8 +255,8 @@ class DataSchema:
             return self._named(probabilities >= 0.5)
         return self._named(torch.arange(self.num_classes) == probabilities.argmax().cpu())
 
-    def _named(self, chosen: Tensor) -> str:
-        classes = chosen.nonzero().squeeze(-1).tolist()
+    def _named(self, members: Tensor) -> str:
+        classes = members.nonzero().squeeze(-1).tolist()
         return ", ".join(self.names[number] for number in classes) or "none"
 
     def default_number(self, inputs: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lightning_attn.errors import adopt_renamed
+from lightning_attn.errors import InputError, adopt_renamed
 from lightning_attn.mitigations.base import Mitigation, MitigationCarrier, NoMitigation
 from lightning_attn.mitigations.random_attention import RandomAttention, SoftmaxNormal
 from lightning_attn.ops.bag_reduce import packed_softmax
@@ -25,7 +25,7 @@ class AttentionLayer(MitigationCarrier):
         attend_special: Whether special tokens may receive attention.
 
     Raises:
-        ValueError: ``temperature`` is not positive.
+        InputError: ``temperature`` is not positive.
     """
 
     #: Whether the weights select: in evaluation what is not selected has a weight of 0.
@@ -39,7 +39,7 @@ class AttentionLayer(MitigationCarrier):
     def __init__(self, temperature: float = 1.0, attend_special: bool = False) -> None:
         super().__init__()
         if temperature <= 0:
-            raise ValueError(f"temperature must be positive, got {temperature}.")
+            raise InputError(f"temperature must be positive, got {temperature}.")
         self.temperature = temperature
         self.attend_special = attend_special
         self._carry(NoMitigation())

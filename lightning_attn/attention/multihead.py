@@ -96,8 +96,8 @@ class MultiHeadAttention(AttentionLayer):
 
     def forward(self, keys: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Scores and mean weights, see :class:`AttentionLayer`; each of shape ``(B, L)``."""
-        found = self.heads(keys, batch)
-        return found.mean_scores(), found.learned.mean(dim=1), found.observed.mean(dim=1)
+        weights = self.heads(keys, batch)
+        return weights.mean_scores(), weights.learned.mean(dim=1), weights.observed.mean(dim=1)
 
 
 class MultiHeadAdditiveAttention(MultiHeadAttention):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_attn.attention.base import Attention
 from lightning_attn.attention.scorers import AdditiveAttention
+from lightning_attn.errors import InputError
 from lightning_attn.mitigations.random_attention import RandomAttention, UniformShare, UniformSubset, share_of
 from lightning_attn.ops.softmax import attendable, masked_softmax
 from lightning_attn.types import Batch
@@ -23,12 +24,12 @@ class Sampler(ABC):
         temperature: Of the relaxation, positive; towards 0 it becomes a hard selection without a useful gradient.
 
     Raises:
-        ValueError: ``temperature`` is not positive.
+        InputError: ``temperature`` is not positive.
     """
 
     def __init__(self, temperature: float = 0.5) -> None:
         if temperature <= 0:
-            raise ValueError(f"{type(self).__name__} needs a positive temperature, got {temperature}.")
+            raise InputError(f"{type(self).__name__} needs a positive temperature, got {temperature}.")
         self.temperature = temperature
 
     @abstractmethod
@@ -122,8 +123,8 @@ class Selection(Attention):
         allowed = batch.valid if batch.packed else attendable(batch, self.attend_special)
         counts = self.counts(allowed)
         if self.training:
-            chosen = self.sampler.draw(scores, allowed, counts)
-            return chosen / chosen.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(chosen.dtype).tiny)
+            drawn = self.sampler.draw(scores, allowed, counts)
+            return drawn / drawn.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(drawn.dtype).tiny)
         return top_k(scores, allowed, counts) / counts.clamp(min=1)
 
 
@@ -136,12 +137,12 @@ class TopKSelection(Selection):
         sampler: See :class:`Selection`.
 
     Raises:
-        ValueError: ``k`` is below 1.
+        InputError: ``k`` is below 1.
     """
 
     def __init__(self, k: int = 10, scorer: Attention | None = None, sampler: Sampler | None = None) -> None:
         if k < 1:
-            raise ValueError(f"TopKSelection needs a k of at least 1, got {k}.")
+            raise InputError(f"TopKSelection needs a k of at least 1, got {k}.")
         super().__init__(scorer, sampler)
         self.k = k
         self._warned = False
@@ -173,12 +174,12 @@ class TopShareSelection(Selection):
         sampler: See :class:`Selection`.
 
     Raises:
-        ValueError: ``share`` is out of its range.
+        InputError: ``share`` is out of its range.
     """
 
     def __init__(self, share: float = 0.2, scorer: Attention | None = None, sampler: Sampler | None = None) -> None:
         if not 0 < share <= 1:
-            raise ValueError(f"TopShareSelection needs a share in (0, 1], got {share}.")
+            raise InputError(f"TopShareSelection needs a share in (0, 1], got {share}.")
         super().__init__(scorer, sampler)
         self.share = share
 

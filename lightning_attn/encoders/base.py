@@ -105,6 +105,6 @@ class Encoder(nn.Module, ABC):
                 f"{self.embedding_size}; set model.init_args.network.init_args.encoder.init_args.embedding_size to "
                 f"{vectors.shape[1]}."
             )
-        known = ~vectors.isnan().any(dim=-1)
+        present = ~vectors.isnan().any(dim=-1)
         with torch.no_grad():
-            weight[known] = vectors[known].to(weight)
+            weight[present] = vectors[present].to(weight)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attn.encoders.base import Encoder
+from lightning_attn.errors import InputError
 from lightning_attn.perturbation.cnn import WindowKeys
 from lightning_attn.perturbation.removal import follows
 from lightning_attn.types import Batch
@@ -28,7 +29,7 @@ class CNN(Encoder):
         dropout: See :class:`Encoder`.
 
     Raises:
-        ValueError: A kernel width is even, so that "same" padding would not be symmetric.
+        InputError: A kernel width is even, so that "same" padding would not be symmetric.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class CNN(Encoder):
         dropout: float = 0.0,
     ) -> None:
         if even := [width for width in kernel_sizes if width % 2 == 0]:
-            raise ValueError(f"kernel_sizes must be odd, got {even}.")
+            raise InputError(f"kernel_sizes must be odd, got {even}.")
         super().__init__(embedding_size, filters * len(kernel_sizes), values, dropout)
         self.convolutions = nn.ModuleList(
             nn.Conv1d(embedding_size, filters, width, padding=width // 2) for width in kernel_sizes

@@ -72,13 +72,13 @@ class MLP(InstanceEncoder):
         dropout: Share of units zeroed after each layer while training, in [0, 1).
 
     Raises:
-        ValueError: There is no layer.
+        InputError: There is no layer.
     """
 
     def __init__(self, sizes: Sequence[int] = (64,), dropout: float = 0.0) -> None:
         super().__init__()
         if not sizes:
-            raise ValueError("An MLP needs at least one layer; use Identity for none.")
+            raise InputError("An MLP needs at least one layer; use Identity for none.")
         self.sizes = tuple(sizes)
         self.dropout = dropout
 
@@ -181,5 +181,5 @@ class SequenceCNN(InstanceEncoder):
 
     def transform(self, instances: Tensor) -> Tensor:
         """Shape ``(N, H)`` from sequences ``(N, length, letters)``."""
-        found = self.convolution(instances.transpose(1, 2)).amax(dim=-1)
-        return self.dropout(nn.functional.relu(found))  # type: ignore[no-any-return]
+        features = self.convolution(instances.transpose(1, 2)).amax(dim=-1)
+        return self.dropout(nn.functional.relu(features))  # type: ignore[no-any-return]

@@ -28,7 +28,7 @@ class PatchEncoder(nn.Module):
         values: ``local`` or ``contextual``.
 
     Raises:
-        ValueError: A number is below 1.
+        InputError: A number is below 1.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class PatchEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if min(size, channels, layers) < 1:
-            raise ValueError(
+            raise InputError(
                 f"PatchEncoder needs size, channels and layers of at least 1, got {size}, {channels} and {layers}."
             )
         self.size = size

@@ -73,22 +73,22 @@ class PretrainedEncoder(HubModel, Encoder):
         """
         size = self._vocabulary(schema)
         with silent():
-            found = self._read_config()
-            self._check_kind(found)
-            self._check_vocabulary(found, size)
-            loaded = self._load(self._cut(found))
+            config = self._read_config()
+            self._check_kind(config)
+            self._check_vocabulary(config, size)
+            loaded = self._load(self._cut(config))
         if getattr(loaded, "pooler", None) is not None:
             loaded.pooler = None  # nothing reads it, and DDP would wait for its gradients
         if self.gradient_checkpointing:
             self._checkpoint_gradients(loaded)
         self.backbone = loaded.requires_grad_(not self.freeze)
         self.embedding_size = self._words.embedding_dim
-        self.size = int(found.hidden_size)
+        self.size = int(config.hidden_size)
         self.local = nn.Linear(self.embedding_size, self.size) if self.values == "local" else None
         self._longest = longest(loaded)
         if self.config is None:
             self._try_out()
-        self.config = json.loads(found.to_json_string(use_diff=False))
+        self.config = json.loads(config.to_json_string(use_diff=False))
         self.train(self.training)  # loaded models come in evaluation mode, and would stay in it (no dropout)
 
     @property
@@ -156,20 +156,20 @@ class PretrainedEncoder(HubModel, Encoder):
             f"{self.name_or_path!r} has word embeddings of its own: leave data.init_args.word_vectors out."
         )
 
-    def _cut(self, found: PretrainedConfig) -> PretrainedConfig:
+    def _cut(self, config: PretrainedConfig) -> PretrainedConfig:
         """The configuration without the layers above the chosen one."""
-        layers = int(found.num_hidden_layers)
+        layers = int(config.num_hidden_layers)
         chosen = self.layer if self.layer > 0 else layers + 1 + self.layer
         if self.layer == 0 or not 1 <= chosen <= layers:
             raise InputError(
                 f"{self.name_or_path!r} has {layers} layers: layer must be 1 to {layers}, or -{layers} to -1, not "
                 f"{self.layer}."
             )
-        cut = copy.deepcopy(found)
+        cut = copy.deepcopy(config)
         try:
             cut.num_hidden_layers = chosen
         except NotImplementedError as error:
-            raise self._unusable(found.model_type, "whose layers cannot be counted") from error
+            raise self._unusable(config.model_type, "whose layers cannot be counted") from error
         return cut
 
     def _load(self, config: PretrainedConfig) -> PreTrainedModel:

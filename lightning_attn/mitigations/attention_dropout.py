@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_attn.errors import InputError
 from lightning_attn.mitigations.base import DrawingMitigation
 from lightning_attn.types import Batch
 
@@ -22,12 +23,12 @@ class AttentionDropout(DrawingMitigation):
         seed: See :class:`DrawingMitigation`.
 
     Raises:
-        ValueError: ``p`` is out of its range.
+        InputError: ``p`` is out of its range.
     """
 
     def __init__(self, p: float = 0.3, renormalise: bool = False, seed: int = 0) -> None:
         if not 0 < p < 1:
-            raise ValueError(f"AttentionDropout needs p in (0, 1), got {p}; use NoMitigation to switch it off.")
+            raise InputError(f"AttentionDropout needs p in (0, 1), got {p}; use NoMitigation to switch it off.")
         super().__init__(seed)
         self.p = p
         self.renormalise = renormalise

@@ -103,7 +103,7 @@ class MitigationCarrier(nn.Module, ABC):
 
         Raises:
             InputError: Nothing is trained here that a mitigation could act on.
-            ValueError: It holds what it learned with another network.
+            InputError: It holds what it learned with another network.
         """
 
     @abstractmethod

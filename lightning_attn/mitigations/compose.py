@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lightning_attn.errors import InputError
 from lightning_attn.mitigations.base import Mitigation, Phase
 from lightning_attn.types import AttentionOutput, Batch, DataSchema, MitigatedNetwork
 
@@ -20,12 +21,12 @@ class Compose(Mitigation):
         mitigations: In the order in which they see the batch and the attention.
 
     Raises:
-        ValueError: The list is empty.
+        InputError: The list is empty.
     """
 
     def __init__(self, mitigations: list[Mitigation]) -> None:
         if not mitigations:
-            raise ValueError("Compose needs at least one mitigation; use NoMitigation to switch mitigation off.")
+            raise InputError("Compose needs at least one mitigation; use NoMitigation to switch mitigation off.")
         super().__init__()
         self.mitigations: list[Mitigation] = nn.ModuleList(mitigations)  # type: ignore[assignment]
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MaxMetric, MeanMetric, Metric
 
+from lightning_attn.errors import InputError
 from lightning_attn.mitigations.base import Mitigation
 from lightning_attn.mitigations.mask_classifier import BagMaskClassifier, MaskClassifier, SetMaskClassifier
 from lightning_attn.mitigations.outcomes import Outcomes, sum_over_processes
@@ -43,7 +44,7 @@ class InstanceWeighting(Mitigation):
             could go with the label in a file that alternates the classes.
 
     Raises:
-        ValueError: ``floor`` or ``momentum`` is out of its range.
+        InputError: ``floor`` or ``momentum`` is out of its range.
     """
 
     weight_sum: Tensor
@@ -58,12 +59,12 @@ class InstanceWeighting(Mitigation):
         seed: int = 0,
     ) -> None:
         if not 0 < floor < 1:
-            raise ValueError(f"floor must be in (0, 1), got {floor}.")
+            raise InputError(f"floor must be in (0, 1), got {floor}.")
         if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {momentum}.")
+            raise InputError(f"momentum must be in [0, 1), got {momentum}.")
         super().__init__()
         self.classifiers = nn.ModuleList([classifier or SetMaskClassifier()])
-        self._chosen = classifier is not None
+        self._own_classifier = classifier is not None
         self.built = False
         self.warmup_steps = warmup_steps
         self.floor = floor
@@ -84,12 +85,12 @@ class InstanceWeighting(Mitigation):
         """Make the second estimator and the running means for this number of classes.
 
         Raises:
-            ValueError: It was built before: estimators and means belong to one network.
+            InputError: It was built before: estimators and means belong to one network.
         """
         if self.built:
-            raise ValueError("This InstanceWeighting belongs to a network already; make a new one for another network.")
+            raise InputError("This InstanceWeighting belongs to a network already; make a new one for another network.")
         self.built = True
-        if schema.feature_shape is not None and schema.grid is None and not self._chosen:
+        if schema.feature_shape is not None and schema.grid is None and not self._own_classifier:
             self.classifiers[0] = BagMaskClassifier()
         self.outcomes = Outcomes(schema)
         second = copy.deepcopy(self.classifiers[0])
@@ -107,7 +108,7 @@ class InstanceWeighting(Mitigation):
         self.steps += 1
         with torch.no_grad():
             log_probability = self._log_probability(attention.detach(), batch, held_out=True)
-            outcome = self.outcomes.of(batch).to(log_probability.dtype)
+            outcome = self.outcomes.probabilities(batch).to(log_probability.dtype)
             count = self.outcomes.count(outcome)
             raw = self.outcomes.prior() / log_probability.exp().clamp_min(self.floor)
             total = sum_over_processes((outcome * raw).sum(dim=0))
@@ -129,7 +130,7 @@ class InstanceWeighting(Mitigation):
     def auxiliary_loss(self, output: AttentionOutput, batch: Batch, network: MitigatedNetwork) -> Tensor:
         """Cross-entropy of each estimator on its own fold; attention is detached, so the scorer does not feel it."""
         log_probability = self._log_probability(output.learned.detach(), batch, held_out=False)
-        return -(self.outcomes.of(batch) * log_probability).sum(dim=2).mean()
+        return -(self.outcomes.probabilities(batch) * log_probability).sum(dim=2).mean()
 
     def metrics(self) -> dict[str, Metric]:
         """Effective sample size (a share), largest weight, raw mean weight; held-out NLL (nats), calibration error."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
+from lightning_attn.errors import InputError
 from lightning_attn.mitigations.base import Mitigation
 from lightning_attn.mitigations.mask_classifier import mask_features, mask_places
 from lightning_attn.mitigations.outcomes import Outcomes, sum_over_processes
@@ -111,7 +112,7 @@ class LeakagePenalty(Mitigation):
         margin: How many times what chance explains is free, 0 or more.
 
     Raises:
-        ValueError: An argument is out of its range.
+        InputError: An argument is out of its range.
     """
 
     moments: Tensor
@@ -122,11 +123,11 @@ class LeakagePenalty(Mitigation):
 
     def __init__(self, strength: float = 4.0, memory: int = 50, margin: float = 1.5) -> None:
         if not strength > 0:
-            raise ValueError(f"LeakagePenalty needs a strength above 0, got {strength}; use NoMitigation for 0.")
+            raise InputError(f"LeakagePenalty needs a strength above 0, got {strength}; use NoMitigation for 0.")
         if memory < 2:
-            raise ValueError(f"LeakagePenalty needs a memory of at least 2 batches, got {memory}.")
+            raise InputError(f"LeakagePenalty needs a memory of at least 2 batches, got {memory}.")
         if not margin >= 0:
-            raise ValueError(f"LeakagePenalty needs a margin of 0 or more, got {margin}.")
+            raise InputError(f"LeakagePenalty needs a margin of 0 or more, got {margin}.")
         super().__init__()
         self.strength = strength
         self.memory = memory
@@ -138,10 +139,10 @@ class LeakagePenalty(Mitigation):
         """Make room for what is remembered.
 
         Raises:
-            ValueError: It was built before: its memory belongs to one network.
+            InputError: It was built before: its memory belongs to one network.
         """
         if self.built:
-            raise ValueError("This LeakagePenalty belongs to a network already; make a new one for another network.")
+            raise InputError("This LeakagePenalty belongs to a network already; make a new one for another network.")
         self.built = True
         self.outcomes = Outcomes(schema)
         self.description = MaskDescription(places=schema.feature_shape is None or schema.grid is not None)
@@ -161,7 +162,7 @@ class LeakagePenalty(Mitigation):
             length = length_description(allowed)
             description = torch.cat([length, self.description(attention, allowed)], dim=-1)
             price = self._price(description, length)
-            self._remember(description.detach(), self.outcomes.of(batch).flatten(1).float())
+            self._remember(description.detach(), self.outcomes.probabilities(batch).flatten(1).float())
         self.adversary_bits.update(price.detach() / math.log(2))
         return self.strength * price
 
@@ -172,13 +173,13 @@ class LeakagePenalty(Mitigation):
     def _price(self, description: Tensor, length: Tensor) -> Tensor:
         """Mean price of a batch in nats; 0, but connected to the weights, as long as nothing is remembered."""
         size = length.shape[1]
-        told, explained = self._solve(description.shape[1])
-        known, explained_by_length = self._solve(size)
+        by_weights, explained = self._solve(description.shape[1])
+        by_length, explained_by_length = self._solve(size)
         gained = (explained - explained_by_length).clamp(min=torch.finfo(explained.dtype).tiny)
         chance = (description.shape[1] - size) * self._per_example()
         beyond = (1 - self.margin * chance / gained).clamp(min=0)
         centred = description - description.detach().mean(dim=0)
-        difference = centred @ told - centred[:, :size] @ known
+        difference = centred @ by_weights - centred[:, :size] @ by_length
         squared = (difference * beyond).square() / self._frequency().clamp(min=_LEAST_SHARE)
         return ((1 + squared).sqrt() - 1).sum(dim=1).mean() / self.outcomes.columns
 

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from lightning_attn.errors import InputError
 from lightning_attn.ops.recurrent import bidirectional_states, last_states
 
 
@@ -132,12 +133,12 @@ class ConvolutionalMaskClassifier(MaskClassifier):
         width: Positions that a filter sees, odd.
 
     Raises:
-        ValueError: ``width`` is even.
+        InputError: ``width`` is even.
     """
 
     def __init__(self, size: int = 16, width: int = 5) -> None:
         if width % 2 == 0:
-            raise ValueError(f"ConvolutionalMaskClassifier needs an odd width, got {width}.")
+            raise InputError(f"ConvolutionalMaskClassifier needs an odd width, got {width}.")
         super().__init__()
         self.size = size
         self.first = nn.Conv1d(3, size, width, padding=width // 2)

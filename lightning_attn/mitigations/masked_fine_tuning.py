@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from lightning_attn.errors import InputError
 from lightning_attn.mitigations.base import DrawingMitigation
 from lightning_attn.types import Batch, DataSchema
 
@@ -22,12 +23,12 @@ class MaskedFineTuning(DrawingMitigation):
         seed: See :class:`DrawingMitigation`.
 
     Raises:
-        ValueError: ``share`` is out of its range.
+        InputError: ``share`` is out of its range.
     """
 
     def __init__(self, share: float = 0.5, seed: int = 0) -> None:
         if not 0 < share <= 1:
-            raise ValueError(f"MaskedFineTuning needs a share in (0, 1], got {share}.")
+            raise InputError(f"MaskedFineTuning needs a share in (0, 1], got {share}.")
         super().__init__(seed)
         self.share = share
 

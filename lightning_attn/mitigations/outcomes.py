@@ -24,7 +24,7 @@ class Outcomes(nn.Module):
         self.columns, self.cells = (schema.num_classes, 2) if schema.multi_label else (1, schema.num_classes)
         self.register_buffer("frequency", torch.ones(self.columns, self.cells))
 
-    def of(self, batch: Batch) -> Tensor:
+    def probabilities(self, batch: Batch) -> Tensor:
         """How probable each cell of each column is, shape ``(B, columns, cells)``: 1 for the label's own, else 0."""
         if self.is_soft(batch):
             return batch.target[:, None]

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from lightning_attn.errors import InputError
 from lightning_attn.ops.softmax import attendable, masked_softmax
 from lightning_attn.types import Batch
 
@@ -36,12 +37,12 @@ class SoftmaxNormal(RandomAttention):
         high: Largest ``t``; 5 puts most of the mass on one or two positions.
 
     Raises:
-        ValueError: The range is empty or not positive.
+        InputError: The range is empty or not positive.
     """
 
     def __init__(self, low: float = 0.5, high: float = 5.0) -> None:
         if not 0 < low <= high:
-            raise ValueError(f"SoftmaxNormal needs 0 < low <= high, got low={low}, high={high}.")
+            raise InputError(f"SoftmaxNormal needs 0 < low <= high, got low={low}, high={high}.")
         self.low, self.high = low, high
 
     def sample(self, attention: Tensor, batch: Batch) -> Tensor:
@@ -58,12 +59,12 @@ class Dirichlet(RandomAttention):
         alpha: Concentration, positive; small values give peaked weights, 1 is uniform over the simplex.
 
     Raises:
-        ValueError: ``alpha`` is not positive.
+        InputError: ``alpha`` is not positive.
     """
 
     def __init__(self, alpha: float = 0.5) -> None:
         if alpha <= 0:
-            raise ValueError(f"Dirichlet needs a positive alpha, got {alpha}.")
+            raise InputError(f"Dirichlet needs a positive alpha, got {alpha}.")
         self.alpha = alpha
 
     def sample(self, attention: Tensor, batch: Batch) -> Tensor:
@@ -84,20 +85,20 @@ class UniformSubset(RandomAttention):
         k: Number of positions, at least 1.
 
     Raises:
-        ValueError: ``k`` is below 1.
+        InputError: ``k`` is below 1.
     """
 
     def __init__(self, k: int = 5) -> None:
         if k < 1:
-            raise ValueError(f"UniformSubset needs k >= 1, got {k}.")
+            raise InputError(f"UniformSubset needs k >= 1, got {k}.")
         self.k = k
 
     def sample(self, attention: Tensor, batch: Batch) -> Tensor:
         """Weights of shape ``(B, L)``."""
         allowed = attendable(batch)
         order = torch.rand_like(attention).masked_fill(~allowed, -1.0)
-        chosen = torch.zeros_like(allowed).scatter(1, order.topk(min(self.k, order.shape[1])).indices, True) & allowed
-        return chosen / chosen.sum(dim=-1, keepdim=True).clamp(min=1)
+        subset = torch.zeros_like(allowed).scatter(1, order.topk(min(self.k, order.shape[1])).indices, True) & allowed
+        return subset / subset.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
 class UniformShare(RandomAttention):
@@ -107,12 +108,12 @@ class UniformShare(RandomAttention):
         share: In (0, 1].
 
     Raises:
-        ValueError: ``share`` is out of its range.
+        InputError: ``share`` is out of its range.
     """
 
     def __init__(self, share: float = 0.2) -> None:
         if not 0 < share <= 1:
-            raise ValueError(f"UniformShare needs a share in (0, 1], got {share}.")
+            raise InputError(f"UniformShare needs a share in (0, 1], got {share}.")
         self.share = share
 
     def sample(self, attention: Tensor, batch: Batch) -> Tensor:
@@ -135,12 +136,12 @@ class BernoulliSubset(RandomAttention):
         p: In (0, 1); 0.5 is published.
 
     Raises:
-        ValueError: ``p`` is out of its range.
+        InputError: ``p`` is out of its range.
     """
 
     def __init__(self, p: float = 0.5) -> None:
         if not 0 < p < 1:
-            raise ValueError(f"BernoulliSubset needs p in (0, 1), got {p}.")
+            raise InputError(f"BernoulliSubset needs p in (0, 1), got {p}.")
         self.p = p
 
     def sample(self, attention: Tensor, batch: Batch) -> Tensor:

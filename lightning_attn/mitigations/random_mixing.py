@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from lightning_attn.errors import InputError
 from lightning_attn.mitigations.base import DrawingMitigation
 from lightning_attn.mitigations.random_attention import RandomAttention
 from lightning_attn.ops.losses import classification_loss
@@ -25,12 +26,12 @@ class RandomMixing(DrawingMitigation):
         seed: See :class:`DrawingMitigation`.
 
     Raises:
-        ValueError: ``share`` is out of its range.
+        InputError: ``share`` is out of its range.
     """
 
     def __init__(self, share: float = 0.5, distribution: RandomAttention | None = None, seed: int = 0) -> None:
         if not 0 < share < 1:
-            raise ValueError(
+            raise InputError(
                 f"RandomMixing needs a share in (0, 1), got {share}; use NoMitigation for 0, RandomPretraining for 1."
             )
         super().__init__(seed)

@@ -31,7 +31,7 @@ class RandomPretraining(DrawingMitigation):
         seed: See :class:`DrawingMitigation`.
 
     Raises:
-        ValueError: ``epochs`` or ``finetune_rate`` is out of its range.
+        InputError: ``epochs`` or ``finetune_rate`` is out of its range.
     """
 
     freezes = True
@@ -45,12 +45,12 @@ class RandomPretraining(DrawingMitigation):
         seed: int = 0,
     ) -> None:
         if epochs < 1:
-            raise ValueError(f"RandomPretraining needs epochs >= 1, got {epochs}; use NoMitigation to switch it off.")
+            raise InputError(f"RandomPretraining needs epochs >= 1, got {epochs}; use NoMitigation to switch it off.")
         if not 0 < finetune_rate <= 1:
-            raise ValueError(f"finetune_rate must be in (0, 1], got {finetune_rate}.")
+            raise InputError(f"finetune_rate must be in (0, 1], got {finetune_rate}.")
         super().__init__(seed)
         self.epochs = self.random_epochs = epochs
-        self._chosen = distribution is not None
+        self._own_distribution = distribution is not None
         self.distribution: WeightDistribution = distribution or SoftmaxNormal()
         self.then = then
         self.finetune_rate = finetune_rate
@@ -68,7 +68,7 @@ class RandomPretraining(DrawingMitigation):
             InputError: With the value path frozen there would be nothing left to learn.
         """
         self.epoch = epoch
-        if not self._chosen:
+        if not self._own_distribution:
             self.distribution = network.random_counterpart
         if self.then == "freeze":
             self._refuse_an_empty_scorer(network)

@@ -24,7 +24,7 @@ def check_same_data(network: DataSchema, data: DataSchema) -> None:
     Raises:
         InputError: They differ.
     """
-    for name, known, given in (
+    for name, expected, actual in (
         ("classes", network.num_classes, data.num_classes),
         ("class names", network.class_names, tuple(data.class_names)),
         ("multi_label", network.multi_label, data.multi_label),
@@ -35,9 +35,10 @@ def check_same_data(network: DataSchema, data: DataSchema) -> None:
         ("vocabulary size of queries", network.query_vocabulary_size, data.query_vocabulary_size),
         ("grid of patches", network.grid, data.grid),
     ):
-        if known != given:
+        if expected != actual:
             raise InputError(
-                f"The data and the network do not fit: the network was made for {name} {known}, the data have {given}."
+                f"The data and the network do not fit: the network was made for {name} {expected}, the data have "
+                f"{actual}."
             )
 
 
@@ -54,20 +55,20 @@ def check_black_box(path: str, black_box: TrainedNetwork, schema: DataSchema, da
         InputError: It does not.
     """
     theirs = black_box.network.schema
-    for what, trained, given in (
+    for what, trained, actual in (
         ("classes", theirs.class_names, schema.class_names),
         ("number of classes", theirs.num_classes, schema.num_classes),
         ("vocabulary size", theirs.vocabulary_size, schema.vocabulary_size),
         ("instances of shape", theirs.feature_shape, schema.feature_shape),
         ("a grid of patches", theirs.grid, schema.grid),
     ):
-        if trained != given:
+        if trained != actual:
             raise InputError(
-                f"The black box {path} was trained for {what} {trained}, but the data have {given}; train it on the "
+                f"The black box {path} was trained for {what} {trained}, but the data have {actual}; train it on the "
                 "same data."
             )
-    known, found = _words(black_box.data.get("processor")), _words(data.get("processor"))
-    if known is not None and found is not None and known != found:
+    trained_words, words = _words(black_box.data.get("processor")), _words(data.get("processor"))
+    if trained_words is not None and words is not None and trained_words != words:
         raise InputError(
             f"The black box {path} was trained with another vocabulary of the same size; train it on the same data."
         )

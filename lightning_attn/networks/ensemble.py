@@ -99,16 +99,16 @@ class AttentionEnsemble(AttentionNetwork):
     def embed(self, batch: Batch) -> Tensor:
         """The members' embeddings side by side, ``(B, L, sum of E)``; those of more dimensions are flattened."""
         batch = self.read_query(batch)
-        made = [member.embed(part) for member, part in self._each(batch)]
-        return torch.cat([part.flatten(_places(batch)) for part in made], dim=-1)
+        embeddings = [member.embed(part) for member, part in self._each(batch)]
+        return torch.cat([part.flatten(_places(batch)) for part in embeddings], dim=-1)
 
     def encode(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """The members' log-weights, ``(B, L, K)``, and their values and shares, ``(B, L, sum of H + K)``."""
         batch = self.read_query(batch)
         own = torch.split(embeddings, [math.prod(size.embedding) for size in self._sizes], dim=-1)
         outputs = [
-            member(part, embeddings=given.reshape(*given.shape[:-1], *size.embedding))
-            for (member, part), given, size in zip(self._each(batch), own, self._sizes, strict=True)
+            member(part, embeddings=piece.reshape(*piece.shape[:-1], *size.embedding))
+            for (member, part), piece, size in zip(self._each(batch), own, self._sizes, strict=True)
         ]
         log_weights = torch.stack([_log_weights(output) for output in outputs], dim=-1)
         combined = self.attention.raw_scores(log_weights, batch).log_softmax(dim=-1)
@@ -274,9 +274,9 @@ def _full(tensor: Tensor) -> Tensor:
 
 def _check_same_data(number: int, member: DataSchema, schema: DataSchema) -> None:
     for field in dataclasses.fields(DataSchema):
-        known, given = getattr(schema, field.name), getattr(member, field.name)
-        if known != given:
+        expected, actual = getattr(schema, field.name), getattr(member, field.name)
+        if expected != actual:
             raise InputError(
                 f"The members of an ensemble must be made for the same data, but member {number} has {field.name} "
-                f"{given} where the ensemble has {known}."
+                f"{actual} where the ensemble has {expected}."
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,7 +33,7 @@ class FrozenAttention(KeylessAttention):
 
     Args:
         checkpoint: A checkpoint of the other network that ``lightning fit`` wrote; read when it is first needed, and
-            not at all if this layer is loaded from a checkpoint. From Python, see also :meth:`of`.
+            not at all if this layer is loaded from a checkpoint. From Python, see also :meth:`from_network`.
     """
 
     def __init__(self, checkpoint: str) -> None:
@@ -42,10 +43,10 @@ class FrozenAttention(KeylessAttention):
         self._trained: TrainedNetwork | None = None
 
     @classmethod
-    def of(cls, network: AttentionNetwork) -> Self:
+    def from_network(cls, network: AttentionNetwork) -> Self:
         """The attention of a network at hand; a copy of it, as it is now.
 
-        To load a checkpoint of the network that this layer stands in, make it with ``of`` again.
+        To load a checkpoint of the network that this layer stands in, make it with ``from_network`` again.
 
         Args:
             network: Built.
@@ -57,6 +58,12 @@ class FrozenAttention(KeylessAttention):
         layer = cls("")
         layer._trained = TrainedNetwork(copy.deepcopy(network).eval().requires_grad_(False))
         return layer
+
+    @classmethod
+    def of(cls, network: AttentionNetwork) -> Self:
+        """The name of :meth:`from_network` in 0.1.0."""
+        warnings.warn("FrozenAttention.of is called from_network now.", DeprecationWarning, stacklevel=2)
+        return cls.from_network(network)
 
     @property
     def trained(self) -> TrainedNetwork:
@@ -109,7 +116,7 @@ class FrozenAttention(KeylessAttention):
         """Restore :meth:`get_extra_state`.
 
         Raises:
-            InputError: The other network was made in Python, and this layer was not made with :meth:`of`.
+            InputError: The other network was made in Python, and this layer was not made with :meth:`from_network`.
         """
         from lightning_attn.networks.trained import TrainedNetwork
 
@@ -120,5 +127,6 @@ class FrozenAttention(KeylessAttention):
         else:
             raise InputError(
                 "The frozen attention in this checkpoint is that of a network made in Python, which the checkpoint does"
-                " not describe: make the network with FrozenAttention.of(network) and load the checkpoint into that."
+                " not describe: make the network with FrozenAttention.from_network(network) and load the "
+                "checkpoint into that."
             )

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lightning_attn.attention.multihead import MultiHeadAttention, MultiHeadGatedAttention
 from lightning_attn.encoders.instances import InstanceEncoder
+from lightning_attn.errors import InputError
 from lightning_attn.networks.bags import InstanceNetwork
 from lightning_attn.networks.classifiers import Classifier
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
@@ -34,7 +35,7 @@ class MultiHeadBagNetwork(InstanceNetwork):
         heads: M.
 
     Raises:
-        ValueError: ``heads`` is below 1.
+        InputError: ``heads`` is below 1.
     """
 
     attention: MultiHeadAttention
@@ -47,7 +48,7 @@ class MultiHeadBagNetwork(InstanceNetwork):
         heads: int = 4,
     ) -> None:
         if heads < 1:
-            raise ValueError(f"heads must be at least 1, got {heads}.")
+            raise InputError(f"heads must be at least 1, got {heads}.")
         super().__init__(encoder, head)
         self.attention = attention or MultiHeadGatedAttention()
         self.heads = heads
@@ -64,17 +65,17 @@ class MultiHeadBagNetwork(InstanceNetwork):
         """See :meth:`AttentionNetwork.forward`; values have shape ``(B, L, M * H)``."""
         embeddings = self.embed(batch) if embeddings is None else embeddings
         keys, values = self.encode(embeddings, batch)
-        found = self.attention.heads(keys, batch)
-        shares = found.shares(batch)
+        weights = self.attention.heads(keys, batch)
+        shares = weights.shares(batch)
         fixed = _blocks(values, shares.detach())
         if attention is None:
-            attention = found.observed.mean(dim=1)
+            attention = weights.observed.mean(dim=1)
             logits = self.classify(_blocks(values, shares), attention, batch)
         else:
             logits = self.classify(fixed, attention, batch)
-        learned = found.learned.mean(dim=1)
+        learned = weights.learned.mean(dim=1)
         return AttentionOutput(
-            logits, attention, learned, found.mean_scores(), fixed, found.observed, found.scores, keys, embeddings
+            logits, attention, learned, weights.mean_scores(), fixed, weights.observed, weights.scores, keys, embeddings
         )
 
 

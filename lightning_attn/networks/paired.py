@@ -35,7 +35,7 @@ class PairedNetwork(AttentionNetwork):
         head: Pooled value and query to logits; None means ``PairClassifier()``.
 
     Raises:
-        ValueError: ``query_encoder`` has local values, which a query has no use for.
+        InputError: ``query_encoder`` has local values, which a query has no use for.
     """
 
     attention: QueryAttention | KeylessAttention
@@ -49,7 +49,7 @@ class PairedNetwork(AttentionNetwork):
     ) -> None:
         super().__init__()
         if query_encoder is not None and query_encoder.local is not None:
-            raise ValueError("The query_encoder makes no values: leave its values at contextual.")
+            raise InputError("The query_encoder makes no values: leave its values at contextual.")
         self.encoder = encoder or BiLSTM()
         self.query_encoder = query_encoder or BiLSTM()
         self.attention = attention or AdditiveQueryAttention()

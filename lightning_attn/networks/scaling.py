@@ -71,12 +71,12 @@ class ConvTaSc(ValueScaling):
         filters: Number of filters; 15 is published.
 
     Raises:
-        ValueError: ``filters`` is below 1.
+        InputError: ``filters`` is below 1.
     """
 
     def __init__(self, filters: int = 15) -> None:
         if filters < 1:
-            raise ValueError(f"ConvTaSc needs at least 1 filter, got {filters}.")
+            raise InputError(f"ConvTaSc needs at least 1 filter, got {filters}.")
         super().__init__()
         self.filters = filters
 
@@ -105,8 +105,8 @@ class TypeScale(ValueScaling):
 
 def _uniform(vocabulary_size: int, size: int) -> nn.Embedding:
     """Numbers a word, drawn uniformly from -1/sqrt(V) to 1/sqrt(V), as published."""
-    made = nn.Embedding(vocabulary_size, size)
+    table = nn.Embedding(vocabulary_size, size)
     bound = 1 / math.sqrt(vocabulary_size)
     with torch.no_grad():
-        made.weight.uniform_(-bound, bound)
-    return made
+        table.weight.uniform_(-bound, bound)
+    return table

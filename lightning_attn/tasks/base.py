@@ -250,8 +250,8 @@ class AttentionModule(MitigationCarrier, LightningModule):
 
     def _adopt(self, data: dict[str, Any]) -> None:
         """Take over what describes the data; one network reads texts by one vocabulary."""
-        known, given = self.data_state.get("processor"), data.get("processor")
-        if known is not None and given is not None and known != given:
+        present, new = self.data_state.get("processor"), data.get("processor")
+        if present is not None and new is not None and present != new:
             raise InputError(
                 "The data were split into tokens by another vocabulary than the network was trained with; call "
                 "datamodule.restore(checkpoint['data']) before the Trainer sets the data up."

@@ -62,7 +62,7 @@ def test_the_price_is_that_of_two_ridge_regressions(classes: int, multi_label: b
         attention = attention * (1 + batch.target.reshape(len(batch), -1)[:, :1] * torch.arange(9) * attendable(batch))
         attention = attention / attention.sum(dim=1, keepdim=True)
         pay(mitigation, attention, batch)
-        outcome = mitigation.outcomes.of(batch).flatten(1).double().numpy()
+        outcome = mitigation.outcomes.probabilities(batch).flatten(1).double().numpy()
         seen.append((described(attention, batch), outcome, np.full(len(batch), (1 - 1 / 50) ** age)))
     fading = np.concatenate([weight for _, _, weight in seen])
     frequency = np.average(np.concatenate([outcome for _, outcome, _ in seen]), axis=0, weights=fading)

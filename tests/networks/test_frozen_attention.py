@@ -38,12 +38,12 @@ ENCODERS = {"bilstm": lambda: BiLSTM(8, 5), "cnn": lambda: CNN(8, 3), "average":
 
 def under(other: AttentionNetwork, encoder: str = "average") -> PooledNetwork:
     torch.manual_seed(1)
-    return PooledNetwork(ENCODERS[encoder](), FrozenAttention.of(other)).build(SCHEMA).eval()
+    return PooledNetwork(ENCODERS[encoder](), FrozenAttention.from_network(other)).build(SCHEMA).eval()
 
 
 def pairs_under(other: AttentionNetwork, encoder: str = "average") -> PairedNetwork:
     torch.manual_seed(1)
-    return PairedNetwork(ENCODERS[encoder](), TokenMLP(8, 4), FrozenAttention.of(other)).build(SCHEMA).eval()
+    return PairedNetwork(ENCODERS[encoder](), TokenMLP(8, 4), FrozenAttention.from_network(other)).build(SCHEMA).eval()
 
 
 @pytest.fixture(params=ENCODERS)
@@ -105,7 +105,7 @@ def test_perturbed_texts_are_read_by_the_other_network_too(make, encoder: str) -
 
 def test_bags_too_packed_or_padded() -> None:
     bags, other = toy_bags(), toy_bag_network("gated")
-    network = BagNetwork(MLP((5,)), FrozenAttention.of(other)).build(other.schema).eval()
+    network = BagNetwork(MLP((5,)), FrozenAttention.from_network(other)).build(other.schema).eval()
     expected = other(bags).attention
     for batch in (bags, bags.pack()):
         torch.testing.assert_close(network(batch).attention, expected, atol=1e-6, rtol=1e-6)
@@ -130,13 +130,13 @@ def test_weights_made_in_python_go_into_the_same_network_again(batch: Batch) -> 
     other.load_state_dict(network.state_dict())
     assert torch.equal(network(batch).logits, other(batch).logits)
     bare = PooledNetwork(TokenMLP(8, 7, values="local"), FrozenAttention("nowhere.ckpt")).build(SCHEMA)
-    with pytest.raises(InputError, match=r"FrozenAttention\.of"):
+    with pytest.raises(InputError, match=r"FrozenAttention\.from_network"):
         bare.load_state_dict(network.state_dict())
 
 
 def test_random_pretraining_says_that_nothing_would_be_learned(tmp_path: Path) -> None:
     data = tiny_data()
-    network = PooledNetwork(TokenMLP(8, 6), FrozenAttention.of(tiny_module(data).network))
+    network = PooledNetwork(TokenMLP(8, 6), FrozenAttention.from_network(tiny_module(data).network))
     with pytest.raises(InputError, match="FrozenAttention has no parameters"):
         trainer(tmp_path, max_epochs=2).fit(AttentionClassifier(network, RandomPretraining(epochs=1)), data)
 
@@ -228,7 +228,7 @@ def test_a_checkpoint_written_from_python_says_what_to_do(tmp_path: Path) -> Non
 def test_wiegreffe_and_pinters_arms_differ(batch: Batch) -> None:
     """The same encoder under uniform, learned and another network's weights pools differently."""
     outputs = []
-    for attention in (UniformAttention(), DotAttention(), FrozenAttention.of(toy_network(classes=3))):
+    for attention in (UniformAttention(), DotAttention(), FrozenAttention.from_network(toy_network(classes=3))):
         torch.manual_seed(1)
         network = PooledNetwork(TokenMLP(8, 7, values="local"), attention).build(SCHEMA).eval()
         outputs.append(network(batch).attention[0])
