@@ -30,8 +30,9 @@ class SquaredAttribution(Attribution):
     gradient methods so.
     """
 
+    @override
     def score(self, network: AttentionNetwork, batch: Batch, target: Tensor | None) -> Tensor:
-        """See :meth:`Attribution.score`; at least 0."""
+        """At least 0."""
         return self.elements(network, batch, target).flatten(2).square().sum(dim=-1)
 
     @abstractmethod
@@ -55,8 +56,9 @@ class IntegratedGradients(Attribution):
         self.steps = steps
         self.max_tokens = max_tokens
 
+    @override
     def score(self, network: AttentionNetwork, batch: Batch, target: Tensor | None) -> Tensor:
-        """See :meth:`Attribution.score`; signed."""
+        """Signed."""
         return path_gradients(network, batch, target, self.steps, self.max_tokens).flatten(2).sum(dim=-1)
 
 

@@ -1,4 +1,4 @@
-"""Scores of importance: the base class `Attribution` and the names of the methods."""
+"""Importance of positions: the base class `Attribution`, and the methods by name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Attribution(ABC):
     """A way to say how important each position was."""
 
     def attribute(self, network: AttentionNetwork, batch: Batch, target: Tensor | None = None) -> Tensor:
-        """Score every position, in evaluation mode, under any of PyTorch's gradient modes.
+        """Say how important every position was, in evaluation mode, under any of PyTorch's gradient modes.
 
         Args:
             network: Built network; parameters, their gradients and the modes of its modules stay as they are.
@@ -40,15 +40,15 @@ class Attribution(ABC):
             target: Class to explain, shape ``(B,)``; None means the predicted class.
 
         Returns:
-            Shape ``(B, L)``, without gradient, 0 on padding and special positions. An example gets the same scores
-            alone and in a padded batch.
+            Shape ``(B, L)``, without gradient, 0 on padding and special positions. An example gets the same
+            numbers alone and in a padded batch.
         """
         batch = batch.padded()
         return torch.where(batch.inner, self.score(network, batch, target).detach(), 0.0)
 
     @abstractmethod
     def score(self, network: AttentionNetwork, batch: Batch, target: Tensor | None) -> Tensor:
-        """Scores, shape ``(B, L)``, anything on padding and special positions; arguments as in :meth:`attribute`."""
+        """Attributions ``(B, L)``, anything on padding and special positions; arguments as in :meth:`attribute`."""
 
 
 class OnePassAttribution(Attribution):

@@ -101,7 +101,7 @@ class GradientAttribution(OnePassAttribution):
 
     Args:
         attention_fixed: Treat the attention weights as constants. With values that see their own token alone the
-            weight is then a factor of the score, and agreement with attention partly built in.
+            weight is then a factor of the attribution, and agreement with attention partly built in.
     """
 
     def __init__(self, attention_fixed: bool = True) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_attn.attribution.base import Attribution, register
 from lightning_attn.networks.base import AttentionNetwork
@@ -19,7 +20,7 @@ class Occlusion(Attribution):
 
     Args:
         perturbation: What happens to the token; None means it is deleted.
-        signed: Score ``p_c(x) - p_c(x without i)`` of the explained class instead.
+        signed: Give ``p_c(x) - p_c(x without i)`` of the explained class instead.
         max_tokens: See :func:`lightning_attn.perturbation.sweep.probabilities`.
     """
 
@@ -28,8 +29,9 @@ class Occlusion(Attribution):
         self.signed = signed
         self.max_tokens = max_tokens
 
+    @override
     def score(self, network: AttentionNetwork, batch: Batch, target: Tensor | None) -> Tensor:
-        """See :meth:`Attribution.score`; in [0, 1], or [-1, 1] if signed."""
+        """In [0, 1], or [-1, 1] if signed."""
         # The whole text is one of the variants, so that what is compared comes from one computation.
         keep = torch.cat([unperturbed(batch), leave_one_out(batch)], dim=1)
         answers = probabilities(network, batch, keep, self.perturbation, self.max_tokens)

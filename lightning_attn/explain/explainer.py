@@ -216,7 +216,7 @@ class Explainer:
         for name, method in methods.items():
             if isinstance(method, LAFA):
                 borrowed = method.borrow(self.network, reading.batch, reading.target)
-                attributions[name] = borrowed.scores
+                attributions[name] = borrowed.attributions
                 assert borrowed.neighbours is not None
                 names = self.network.schema.names
                 lenders = neighbour_texts(method.index, borrowed.neighbours, self.processor.tokens, names)

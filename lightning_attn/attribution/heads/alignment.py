@@ -118,13 +118,13 @@ def align(
         pad_id=pad_id,
     )
     number = {name: place for place, name in enumerate(relations)}
-    found = [
+    rows = [
         (row, number[relation], dependent, head)
         for row, (parse, _) in enumerate(kept)
         for dependent, (relation, head) in enumerate(zip(parse.relations, parse.heads, strict=True))
         if relation in number and head >= 0
     ]
-    arcs = np.array(found, dtype=np.int64).reshape(-1, 4)
+    arcs = np.array(rows, dtype=np.int64).reshape(-1, 4)
     # A word is a number of its own here, whatever its sentence.
     most = max(len(parse.spans) for parse, _ in kept)
     present = np.repeat(np.arange(len(kept)), lengths) * most + words

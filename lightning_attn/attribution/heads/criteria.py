@@ -75,8 +75,8 @@ class Syntactic(Criterion):
 
     def strength(self, statistics: HeadStatistics) -> Tensor:
         """How far the best relation is above its baseline, in [-1, 1]; -1 where no relation has a dependency."""
-        chosen = [DIRECTIONS.index(direction) for direction in self.directions]
-        return self._above(statistics)[chosen].flatten(0, 1).nan_to_num(-1.0).amax(dim=0)
+        numbers = [DIRECTIONS.index(direction) for direction in self.directions]
+        return self._above(statistics)[numbers].flatten(0, 1).nan_to_num(-1.0).amax(dim=0)
 
     def marks(self, statistics: HeadStatistics) -> dict[str, Tensor]:
         """By relation; ``< nsubj`` is the direction from the word that others depend on."""
@@ -132,16 +132,16 @@ def important_heads(statistics: HeadStatistics, criteria: Sequence[Criterion]) -
     Raises:
         InputError: There is none.
     """
-    chosen = torch.zeros_like(statistics.offset, dtype=torch.bool)
+    important = torch.zeros_like(statistics.offset, dtype=torch.bool)
     for criterion in criteria:
         for mask in criterion.marks(statistics).values():
-            chosen |= mask
-    if not chosen.any():
+            important |= mask
+    if not important.any():
         nearest = " and ".join(_nearest(criterion, statistics) for criterion in criteria)
         raise InputError(
             f"No attention head of the model is important: {nearest}; ask for less, or for other criteria."
         )
-    return [layer.nonzero().squeeze(-1).tolist() for layer in chosen]
+    return [layer.nonzero().squeeze(-1).tolist() for layer in important]
 
 
 def _nearest(criterion: Criterion, statistics: HeadStatistics) -> str:
@@ -155,12 +155,12 @@ def _nearest(criterion: Criterion, statistics: HeadStatistics) -> str:
 
 def reasons(statistics: HeadStatistics, criteria: Sequence[Criterion]) -> Mapping[tuple[int, int], list[str]]:
     """Why each important attention head, as (layer, number), is one: criterion and mark, such as ``positional -1``."""
-    found: dict[tuple[int, int], list[str]] = {}
+    by_head: dict[tuple[int, int], list[str]] = {}
     for criterion in criteria:
         for mark, mask in criterion.marks(statistics).items():
             for layer, head in mask.nonzero().tolist():
-                found.setdefault((layer, head), []).append(f"{criterion.name} {mark}")
-    return found
+                by_head.setdefault((layer, head), []).append(f"{criterion.name} {mark}")
+    return by_head
 
 
 def random_heads(heads: Sequence[Sequence[int]], heads_per_layer: int, seed: int = 0) -> list[list[int]]:

@@ -30,8 +30,8 @@ class HeadsFile:
         """Read it.
 
         Args:
-            path: A JSON file whose ``layers`` is a list with one list of numbers a layer, as :func:`write_heads` makes
-                it.
+            path: A JSON file whose ``layers`` is a list with one list of numbers per layer, as from
+                :func:`write_heads`.
             network: Whose attention heads these should be. A file that does not say whose they are, such as one written
                 by hand, fits every network.
 
@@ -44,7 +44,7 @@ class HeadsFile:
             raise InputError(f"{path} is no JSON file ({error}).") from error
         layers = content.get("layers") if isinstance(content, dict) else None
         if not isinstance(layers, list) or not layers:
-            raise InputError(f'{path} has no "layers": one list of attention heads a layer is expected there.')
+            raise InputError(f'{path} has no "layers": one list of attention heads per layer is expected there.')
         for number, layer in enumerate(layers):
             if not isinstance(layer, list) or not all(type(head) is int and head >= 0 for head in layer):
                 raise InputError(
@@ -55,8 +55,8 @@ class HeadsFile:
             raise InputError(f"{path} names no attention head: one at least is needed.")
         if network is not None and "model" in content:
             _check(path, content["model"], network)
-        found = content.get("found")
-        reasons = found.get("reasons", {}) if isinstance(found, dict) else {}
+        account = content.get("found")
+        reasons = account.get("reasons", {}) if isinstance(account, dict) else {}
         well_formed = isinstance(reasons, dict) and all(
             isinstance(why, list) and all(isinstance(one, str) for one in why) for why in reasons.values()
         )
@@ -89,13 +89,13 @@ def write_heads(
         content["model"] = model_mark(network)
     if found is not None:
         content["found"] = dict(found)
-    # One line a key, so that the lists of attention heads can be read and edited.
+    # One line per key, so that the lists of attention heads can be read and edited.
     lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in content.items())
     Path(path).write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
 
 
 def model_mark(network: TransformerModel) -> dict[str, Any]:
-    """What tells a model from others: its kind, layers, attention heads a layer, and a fingerprint of its weights.
+    """What tells a model from others: its kind, layers, attention heads per layer, and a fingerprint of its weights.
 
     Classifier and pooler are left out, which are above all attention heads, and new in a model that has not got them.
     """

@@ -109,7 +109,7 @@ def head_statistics(
     lengths = aligned.texts.lengths
     counts = _Counts(network, len(aligned.relations), int(lengths.max()), device)
     batches = list(_batches(lengths, max_tokens))
-    shown = track(
+    tracked = track(
         batches,
         "Reading the sentences",
         console=Console(stderr=True),
@@ -117,7 +117,7 @@ def head_statistics(
         disable=not progress or len(batches) < _LONG,
     )
     with torch.no_grad(), evaluating(network):
-        for rows in shown:
+        for rows in tracked:
             counts.add(aligned.batch(rows), ignore_special)
     return counts.result(aligned)
 
@@ -139,9 +139,9 @@ class _Look(Attend):
         self.hidden = hidden
         self.seen: list[Tensor] = []
 
-    def attend(self, layer: int, given: Projections) -> Tensor:
-        scores = given.scores()
-        context = scores.softmax(dim=-1) @ given.value
+    def attend(self, layer: int, projections: Projections) -> Tensor:
+        scores = projections.scores()
+        context = scores.softmax(dim=-1) @ projections.value
         if self.hidden is not None:
             scores = scores.masked_fill(self.hidden[:, None, None], torch.finfo(scores.dtype).min)
         self.seen.append(scores.argmax(dim=-1))

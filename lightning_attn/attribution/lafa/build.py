@@ -50,7 +50,7 @@ class Description:
         fingerprint: Of the network, see :func:`fingerprint`.
         data: Of the training texts' ids.
         layer: Whose states the vectors are, see :class:`Reader`.
-        base: Name of the attribution whose scores are kept.
+        base: Name of the attribution whose numbers are kept.
         options: Its options.
         texts: N, number of texts.
         tokens: T, number of their tokens, special ones left out.

@@ -32,10 +32,10 @@ class NeighbourIndex:
         vectors: Shape ``(N, D)``, float32.
         norms: ``||vector||^2``, shape ``(N,)``, float32.
         digests: See :func:`text_digests`, shape ``(N,)``.
-        predicted: Class that the network predicts and the scores explain, shape ``(N,)``.
+        predicted: Class that the network predicts and the attributions explain, shape ``(N,)``.
         offsets: Text i has the tokens ``offsets[i]`` to ``offsets[i + 1]``, shape ``(N + 1,)``.
         tokens: Ids of the tokens of all texts, special ones left out, shape ``(T,)``.
-        scores: Base score of each of them, shape ``(T,)``.
+        scores: Attribution of each of them, shape ``(T,)``.
         distances: Between random pairs of texts, ascending, shape ``(P,)``.
     """
 
@@ -73,7 +73,7 @@ class NeighbourIndex:
             datamodule: Prepared and set up; its ``train`` split is read, with the vocabulary of the network.
             path: Folder, made if it is not there.
             layer: Whose states the vectors are, see :class:`Reader`.
-            base: Name of the attribution whose scores are kept.
+            base: Name of the attribution whose numbers are kept.
             options: Its options, plain values.
             max_tokens: Bound on positions in one pass, padding included.
 
@@ -137,7 +137,7 @@ class NeighbourIndex:
 
     @property
     def lexicon(self) -> Tensor:
-        """Mean score of every token id over all training texts, 0 for ids that they do not have, shape ``(V,)``."""
+        """Mean attribution of every token id over all training texts, 0 for ids that they lack, shape ``(V,)``."""
         if self._lexicon is None:
             ids = self.tokens.long()
             counts = torch.bincount(ids)

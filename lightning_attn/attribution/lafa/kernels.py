@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_attn.errors import InputError
 from lightning_attn.ops.registry import Registry
@@ -51,8 +52,8 @@ class Rbf(Kernel):
     def __init__(self, length: float = 2.0) -> None:
         self.length = _positive(self, "length", length)
 
+    @override
     def __call__(self, words: Words, others: Words) -> Tensor:
-        """See :meth:`Kernel.__call__`."""
         return torch.exp(-_distances(words, others) / self.length**2)
 
 
@@ -69,8 +70,8 @@ class Laplacian(Kernel):
     def __init__(self, length: float = 2.0) -> None:
         self.length = _positive(self, "length", length)
 
+    @override
     def __call__(self, words: Words, others: Words) -> Tensor:
-        """See :meth:`Kernel.__call__`."""
         return torch.exp(-torch.cdist(words.vectors, others.vectors, p=1) / self.length**2)
 
 
@@ -86,16 +87,16 @@ class Cubic(Kernel):
         self.gamma = gamma
         self.offset = offset
 
+    @override
     def __call__(self, words: Words, others: Words) -> Tensor:
-        """See :meth:`Kernel.__call__`."""
         return (self.gamma * words.vectors @ others.vectors.transpose(1, 2) + self.offset) ** 3
 
 
 class Cosine(Kernel):
     """Cosine of the angle, in [-1, 1]; 0 where a vector is zero."""
 
+    @override
     def __call__(self, words: Words, others: Words) -> Tensor:
-        """See :meth:`Kernel.__call__`."""
         return F.normalize(words.vectors, dim=-1) @ F.normalize(others.vectors, dim=-1).transpose(1, 2)
 
 
@@ -116,16 +117,16 @@ class InverseClippedDistance(Kernel):
         if high < low:
             raise InputError(f"InverseClippedDistance needs high of at least low, not {high} with low {low}.")
 
+    @override
     def __call__(self, words: Words, others: Words) -> Tensor:
-        """See :meth:`Kernel.__call__`."""
         return _distances(words, others).clamp(self.low, self.high).reciprocal()
 
 
 class Indicator(Kernel):
     """1 for the same token, 0 for any other: what the neighbours say of this very word."""
 
+    @override
     def __call__(self, words: Words, others: Words) -> Tensor:
-        """See :meth:`Kernel.__call__`."""
         return (words.ids[:, :, None] == others.ids[:, None]).to(words.vectors)
 
 

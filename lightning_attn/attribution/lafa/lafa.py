@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_attn.attribution.base import Attribution, get
 from lightning_attn.attribution.lafa.index import NeighbourIndex
@@ -26,25 +28,31 @@ _COMPARED = 1 << 24  # pairs of words compared at a time
 
 @dataclass
 class Borrowed:
-    """Scores of B texts and what they were made of; everything 0 on padding and special positions.
+    """Attributions of B texts and what they were made of; everything 0 on padding and special positions.
 
     Attributes:
-        scores: ``base + strength * lent``, shape ``(B, L)``.
-        base: The text's own scores, as they were mixed, shape ``(B, L)``.
+        attributions: ``base + strength * lent``, shape ``(B, L)``.
+        base: The text's own attributions, as they were mixed, shape ``(B, L)``.
         lent: What other texts lend, as it was mixed, shape ``(B, L)``.
         neighbours: The texts that lent; None where all texts did.
     """
 
-    scores: Tensor
+    attributions: Tensor
     base: Tensor
     lent: Tensor
     neighbours: Neighbours | None
 
+    @property
+    def scores(self) -> Tensor:
+        """Old name of ``attributions``."""
+        warnings.warn("Borrowed.scores is now Borrowed.attributions.", DeprecationWarning, stacklevel=2)
+        return self.attributions
+
 
 class BorrowingAttribution(Attribution):
-    """A text's own scores, plus what other texts of an index lend to its words.
+    """A text's own attributions, plus what other texts of an index lend to its words.
 
-    The index says by its own base score which attribution the text gets itself. What is lent depends on the token
+    The index says by its own base which attribution the text gets itself. What is lent depends on the token
     alone, so that every occurrence of a word in a text gets the same; with subwords, of the subword. Special tokens
     neither lend nor borrow.
 
@@ -62,7 +70,7 @@ class BorrowingAttribution(Attribution):
         if strength < 0:
             raise InputError(f"The strength of what is lent must be 0 or more, not {strength}.")
         if mix not in ("normalised", "raw"):
-            raise InputError(f"Scores can be mixed normalised or raw, not {mix!r}.")
+            raise InputError(f"Attributions can be mixed normalised or raw, not {mix!r}.")
         self.index = index if isinstance(index, NeighbourIndex) else NeighbourIndex.open(index)
         self.strength = strength
         self.mix = mix
@@ -71,12 +79,12 @@ class BorrowingAttribution(Attribution):
         self.texts = 0
         self.alone = 0
 
+    @override
     def score(self, network: AttentionNetwork, batch: Batch, target: Tensor | None) -> Tensor:
-        """See :meth:`Attribution.score`."""
-        return self.borrow(network, batch, target).scores
+        return self.borrow(network, batch, target).attributions
 
     def borrow(self, network: AttentionNetwork, batch: Batch, target: Tensor | None = None) -> Borrowed:
-        """Scores, and where they come from; arguments as in :meth:`Attribution.attribute`.
+        """Attributions, and where they come from; arguments as in :meth:`Attribution.attribute`.
 
         Raises:
             InputError: The index belongs to another network.
@@ -89,7 +97,7 @@ class BorrowingAttribution(Attribution):
         self.texts += len(batch)
         self.alone += int(alone.sum())
         if self.mix == "normalised":
-            base, lent = (_unit_sum(scores) for scores in (base, lent))
+            base, lent = _unit_sum(base), _unit_sum(lent)
         return Borrowed(base + self.strength * lent, base, lent, neighbours)
 
     @abstractmethod
@@ -97,7 +105,7 @@ class BorrowingAttribution(Attribution):
         """What is lent to each position, shape ``(B, L)``, 0 where it is not inner; and by whom, None for all."""
 
     def _read(self, network: AttentionNetwork, batch: Batch, target: Tensor | None) -> tuple[Tensor, Query]:
-        """Base scores, and the texts' vectors, which a base score of one pass gives along the way."""
+        """The text's own attributions, and its vector."""
         base, reading = Reader(network, self.index.description.layer).read_along(self.base, batch, target)
         explained = reading.logits.argmax(dim=-1) if target is None else target
         return base, Query(reading.vectors, text_digests(batch), explained, batch.index)
@@ -106,13 +114,13 @@ class BorrowingAttribution(Attribution):
 class LAFA(BorrowingAttribution):
     """Locally aggregated feature attribution: ``M(x)_t + lambda E(w_t)``, E from the texts nearest to x.
 
-    ``E(w) = mean_i (1 / T_i) sum_k m_ik kernel(w, w_ik)`` over the neighbours i, with T_i tokens w_ik of scores m_ik.
+    ``E(w) = mean_i (1 / T_i) sum_k m_ik kernel(w, w_ik)`` over the neighbours i, with T_i tokens w_ik of base m_ik.
     Neighbours are training texts; they are near by a hidden layer of the network itself. A text without any neighbour
-    within the cut-off keeps its base score, and is counted in ``alone``. With a signed base, such as
+    within the cut-off keeps its own attributions, and is counted in ``alone``. With a signed base, such as
     ``gradient_x_input`` with ``attention_fixed`` false, everything is signed.
 
     Source: Zhang, Wang, Jiang and Song, NAACL 2022, https://arxiv.org/abs/2204.10893, section 3. How a text becomes one
-    vector, and what happens to special tokens, is not stated there; both are reconstructed. Mixing scores of unit sum
+    vector, and what happens to special tokens, is not stated there; both are reconstructed. Mixing parts of unit sum
     is ours.
 
     Args:
@@ -157,7 +165,7 @@ class LAFA(BorrowingAttribution):
 
 
 class Lexicon(BorrowingAttribution):
-    """``M(x)_t + lambda G(w_t)``, G(w) the mean score of the word over all training texts; 0 for an unseen one.
+    """``M(x)_t + lambda G(w_t)``, G(w) the mean attribution of the word over all training texts; 0 for an unseen one.
 
     The control that LAFA has to beat: what it borrows, without any neighbourhood.
     """
@@ -209,10 +217,10 @@ def neighbour_texts(
     return by_text
 
 
-def _unit_sum(scores: Tensor) -> Tensor:
-    """Scores over their text's sum of absolute values; all 0 stays so."""
-    total = scores.abs().sum(dim=1, keepdim=True)
-    return scores / total.where(total > 0, 1.0)
+def _unit_sum(attributions: Tensor) -> Tensor:
+    """Attributions over their text's sum of absolute values; all 0 stays so."""
+    total = attributions.abs().sum(dim=1, keepdim=True)
+    return attributions / total.where(total > 0, 1.0)
 
 
 def _lent_words(network: AttentionNetwork, index: NeighbourIndex, neighbours: Neighbours) -> tuple[Words, Tensor]:
@@ -222,7 +230,7 @@ def _lent_words(network: AttentionNetwork, index: NeighbourIndex, neighbours: Ne
     rows = neighbours.rows[present]
     lengths = index.lengths(rows)
     share = 1.0 / (lengths.clamp(min=1) * present.sum(dim=1)[texts])
-    # One entry a token of a neighbour, all neighbours of all texts one after another.
+    # One entry per token of a neighbour, all neighbours of all texts one after another.
     pair = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), lengths)
     start = index.offsets[rows] - (lengths.cumsum(0) - lengths)
     place = start[pair] + torch.arange(len(pair), device=rows.device)

@@ -269,8 +269,9 @@ class RandomTexts(Selection):
         super().__init__(max_neighbours)
         self.seed = seed
 
+    @override
     def select(self, index: NeighbourIndex, query: Query) -> Neighbours:
-        """See :meth:`Selection.select`; a copy of the text itself is dropped if it is drawn."""
+        """A copy of the text itself is dropped if it is drawn."""
         drawn = uniform(query.index, self.max_neighbours, self.seed).double() * len(index)
         rows = drawn.long().clamp(max=len(index) - 1)
         rows = rows.masked_fill(~allowed(index, query, "any", rows), -1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_attn.attribution.base import register
 from lightning_attn.attribution.transformer.base import TransformerAttribution, rows_of_product, trace
@@ -18,8 +19,9 @@ class RawAttention(TransformerAttribution):
     For questions the mean over all rows.
     """
 
+    @override
     def look(self, network: TransformerModel, batch: Batch, target: Tensor) -> Tensor:
-        """See :meth:`TransformerAttribution.look`; in [0, 1]."""
+        """In [0, 1]."""
         with torch.no_grad():
             last = trace(network, batch, target).maps[-1].mean(dim=1)
             return torch.einsum("bq,bqk->bk", network.reading_rows(batch).to(last.dtype), last)
@@ -32,8 +34,9 @@ class Rollout(TransformerAttribution):
     For questions the mean over all rows. Source: Abnar and Zuidema, ACL 2020, https://arxiv.org/abs/2005.00928.
     """
 
+    @override
     def look(self, network: TransformerModel, batch: Batch, target: Tensor) -> Tensor:
-        """See :meth:`TransformerAttribution.look`; in [0, 1]."""
+        """In [0, 1]."""
         with torch.no_grad():
             maps = [one.mean(dim=1) for one in trace(network, batch, target).maps]
             return rows_of_product(maps, network.reading_rows(batch).to(maps[0].dtype))
@@ -47,8 +50,9 @@ class AttentionGradient(TransformerAttribution):
     positions of the text, padding left out.
     """
 
+    @override
     def look(self, network: TransformerModel, batch: Batch, target: Tensor) -> Tensor:
-        """See :meth:`TransformerAttribution.look`; 0 or more."""
+        """0 or more."""
         traced = trace(network, batch, target)
         (gradient,) = traced.gradients(traced.maps[-1:])
         return (gradient.mean(dim=1).sum(dim=1) / _lengths(batch)).relu()
@@ -63,8 +67,8 @@ class AttentionGradCAM(TransformerAttribution):
     https://arxiv.org/abs/2012.09838; padding left out.
     """
 
+    @override
     def look(self, network: TransformerModel, batch: Batch, target: Tensor) -> Tensor:
-        """See :meth:`TransformerAttribution.look`."""
         traced = trace(network, batch, target)
         (gradient,) = traced.gradients(traced.maps[-1:])
         within = batch.valid[:, :, None] & batch.valid[:, None]
@@ -86,8 +90,9 @@ class AttCAT(TransformerAttribution):
     over the positions of the text, padding left out.
     """
 
+    @override
     def look(self, network: TransformerModel, batch: Batch, target: Tensor) -> Tensor:
-        """See :meth:`TransformerAttribution.look`; signed."""
+        """Signed."""
         traced = trace(network, batch, target)
         gradients = traced.gradients(traced.states)
         total = torch.zeros(batch.valid.shape, device=batch.device)

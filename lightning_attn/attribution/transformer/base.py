@@ -20,7 +20,7 @@ from lightning_attn.types import Batch
 
 
 class TransformerAttribution(Attribution):
-    """A score made of the self-attention of a :class:`TransformerModel`, which stays as it is.
+    """Attributions made of the self-attention of a :class:`TransformerModel`, which stays as it is.
 
     An answer is read at the first position, [CLS]; at the first and at the last token of a span where the network
     answers questions, and the explained logit is the sum of the two (``docs/methods.md``, answers to questions).
@@ -47,7 +47,7 @@ class TransformerAttribution(Attribution):
 
     @abstractmethod
     def look(self, network: TransformerModel, batch: Batch, target: Tensor) -> Tensor:
-        """Scores, shape ``(B, L)``, in evaluation mode with gradients; ``target`` has shape ``(B,)``."""
+        """Attributions, shape ``(B, L)``, in evaluation mode with gradients; ``target`` has shape ``(B,)``."""
 
 
 @dataclass
@@ -99,10 +99,10 @@ class _Keep(Attend):
         super().__init__()
         self.maps: list[Tensor] = []
 
-    def attend(self, layer: int, given: Projections) -> Tensor:
-        weights = given.weights()
+    def attend(self, layer: int, projections: Projections) -> Tensor:
+        weights = projections.weights()
         self.maps.append(weights)
-        return weights @ given.value
+        return weights @ projections.value
 
 
 def rows_of_product(maps: list[Tensor], rows: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
+from typing_extensions import override
 
 from lightning_attn.attribution.base import register
 from lightning_attn.attribution.transformer.base import TransformerAttribution
@@ -43,8 +44,8 @@ class AttnLRP(TransformerAttribution):
     def __init__(self, heads: Sequence[Sequence[int]] | None = None) -> None:
         self.rule: HeadRule = EveryHead() if heads is None else ChosenHeads(heads)
 
+    @override
     def look(self, network: TransformerModel, batch: Batch, target: Tensor) -> Tensor:
-        """See :meth:`TransformerAttribution.look`."""
         self.rule.check(network)
         embeddings = network.embed(batch).detach().requires_grad_()
         with derivative_rules(network) as ruled:
@@ -61,7 +62,7 @@ class AttnLRP(TransformerAttribution):
 class CPLRP(AttnLRP):
     """:class:`AttnLRP` with attention weights as constants, so that relevance passes through the values alone.
 
-    Without biases and embeddings of positions and segments the scores of a text add up to the logit. Source: Ali et
+    Without biases and embeddings of positions and segments those of a text add up to the logit. Source: Ali et
     al., ICML 2022, https://arxiv.org/abs/2202.07304. Patents: see the module.
 
     Args:
@@ -80,7 +81,7 @@ def derivative_rules(network: Network) -> Iterator[Network]:
     As with :func:`~lightning_attn.attribution.transformer.relevance.relevance_rules`, nothing is patched.
 
     Yields:
-        The network to run: it shares its parts with the one that is given.
+        The network to run: it shares its parts with the one that is projections.
     """
     ruled = with_activations(network, _Proportional)
     with _Derivatives():
@@ -149,22 +150,22 @@ class _HalvedAttend(Attend):
         super().__init__()
         self.rule = rule
 
-    def attend(self, layer: int, given: Projections) -> Tensor:
+    def attend(self, layer: int, projections: Projections) -> Tensor:
         # Half of what arrives at the context goes to weights and values each; a gradient is linear.
-        context = replace(given, query=_half(given.query), key=_half(given.key)).fused()
-        return self.chosen(_half(context), layer)
+        context = replace(projections, query=_half(projections.query), key=_half(projections.key)).fused()
+        return self.restricted(_half(context), layer)
 
-    def chosen(self, context: Tensor, layer: int) -> Tensor:
+    def restricted(self, context: Tensor, layer: int) -> Tensor:
         """The context, whose gradient goes back to the chosen attention heads only."""
-        return _Chosen.apply(context, self.rule, layer)  # type: ignore[no-untyped-call, no-any-return]
+        return _Restricted.apply(context, self.rule, layer)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _ConstantAttend(_HalvedAttend):
     """Attention whose weights are constants."""
 
-    def attend(self, layer: int, given: Projections) -> Tensor:
-        weights = replace(given, query=given.query.detach(), key=given.key.detach()).weights()
-        return self.chosen(weights @ given.value, layer)
+    def attend(self, layer: int, projections: Projections) -> Tensor:
+        weights = replace(projections, query=projections.query.detach(), key=projections.key.detach()).weights()
+        return self.restricted(weights @ projections.value, layer)
 
 
 def _half(x: Tensor) -> Tensor:
@@ -172,7 +173,7 @@ def _half(x: Tensor) -> Tensor:
     return x.detach().lerp(x, 0.5)
 
 
-class _Chosen(Function):
+class _Restricted(Function):
     """Multiplies the gradient at the context by what the rule says of the relevance there."""
 
     @staticmethod

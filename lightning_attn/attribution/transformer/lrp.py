@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_attn.attribution.base import register
 from lightning_attn.attribution.transformer.base import TransformerAttribution, rows_of_product, trace
@@ -26,8 +27,9 @@ class PartialLRP(TransformerAttribution):
     has it. Patents: see the module.
     """
 
+    @override
     def look(self, network: TransformerModel, batch: Batch, target: Tensor) -> Tensor:
-        """See :meth:`TransformerAttribution.look`; 0 or more."""
+        """0 or more."""
         last = weight_relevance(network, batch, target, lowest=-1)[0].relu().mean(dim=1)
         return torch.einsum("bq,bqk->bk", network.answer_rows(batch, target).to(last.dtype), last)
 
@@ -40,8 +42,8 @@ class FullLRP(TransformerAttribution):
     2015, by the rules of the code of Chefer, Gur and Wolf, CVPR 2021. Patents: see the module.
     """
 
+    @override
     def look(self, network: TransformerModel, batch: Batch, target: Tensor) -> Tensor:
-        """See :meth:`TransformerAttribution.look`."""
         return propagate(network, batch, target).embedding.sum(dim=-1)
 
 
@@ -57,8 +59,9 @@ class TransAtt(TransformerAttribution):
 
     rule: HeadRule = EveryHead()
 
+    @override
     def look(self, network: TransformerModel, batch: Batch, target: Tensor) -> Tensor:
-        """See :meth:`TransformerAttribution.look`; in [0, 1], of a span in [0, 2]."""
+        """In [0, 1], of a span in [0, 2]."""
         self.rule.check(network)
         traced = trace(network, batch, target)
         gradients = traced.gradients(traced.maps)

@@ -181,17 +181,19 @@ class _Rules(TorchFunctionMode):
             return Linear.apply(args[0], _like(args[0], args[1]), _like(args[0], bias))  # type: ignore[no-untyped-call]
         if (func is F.layer_norm or func in ACTIVATIONS) and args[0].requires_grad:
             with torch.no_grad():
-                given = {name: _like(args[0], one) for name, one in named.items()}
-                output = func(*(_like(args[0], one) for one in args), **given)
+                options = {name: _like(args[0], one) for name, one in named.items()}
+                output = func(*(_like(args[0], one) for one in args), **options)
             return Identity.apply(args[0], output)  # type: ignore[no-untyped-call]
         if func in (torch.add, Tensor.add) and _two_activations(args) and not named:
             return Add.apply(*args)  # type: ignore[no-untyped-call]
         return func(*args, **named)
 
 
-def _like(activation: Tensor, given: Any) -> Any:
+def _like(activation: Tensor, argument: Any) -> Any:
     """A parameter in the precision of what it is applied to; everything else as it is."""
-    return given.to(activation.dtype) if isinstance(given, Tensor) and given.is_floating_point() else given
+    if isinstance(argument, Tensor) and argument.is_floating_point():
+        return argument.to(activation.dtype)
+    return argument
 
 
 def _two_activations(args: Sequence[Any]) -> bool:
@@ -207,13 +209,13 @@ class _RelevanceAttend(Attend):
         self.weights: list[Tensor] = []
         self.maps: dict[int, Tensor] = {}
 
-    def attend(self, layer: int, given: Projections) -> Tensor:
-        scores: Tensor = Product.apply(given.query, given.key.transpose(-2, -1))  # type: ignore[no-untyped-call]
+    def attend(self, layer: int, projections: Projections) -> Tensor:
+        scores: Tensor = Product.apply(projections.query, projections.key.transpose(-2, -1))  # type: ignore[no-untyped-call]
         with torch.no_grad():  # no relevance goes to the padding term: it is no operand here
-            softmax = given.masked(scores * given.scaling).softmax(dim=-1)
+            softmax = projections.masked(scores * projections.scaling).softmax(dim=-1)
         weights = Identity.apply(scores, softmax)  # type: ignore[no-untyped-call]
         self.weights.append(weights)
-        context: Tensor = _Context.apply(weights, given.value, self.rule, self.maps, layer)  # type: ignore[no-untyped-call]
+        context: Tensor = _Context.apply(weights, projections.value, self.rule, self.maps, layer)  # type: ignore[no-untyped-call]
         return context
 
 

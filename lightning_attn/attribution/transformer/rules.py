@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
+from typing_extensions import override
 
 from lightning_attn.errors import InputError
 from lightning_attn.networks.transformer.model import TransformerModel
@@ -180,14 +181,14 @@ class ChosenHeads(HeadRule):
                     f"{network.heads_per_layer} a layer, from 0: they belong to another model."
                 )
 
+    @override
     def factor(self, relevance: Tensor, layer: int) -> Tensor:
-        """See :meth:`HeadRule.factor`."""
-        chosen = torch.zeros(relevance.shape[1], device=relevance.device, dtype=relevance.dtype)
-        chosen[self.heads[layer]] = 1
-        factor = chosen.expand(relevance.shape[:2])
+        mask = torch.zeros(relevance.shape[1], device=relevance.device, dtype=relevance.dtype)
+        mask[self.heads[layer]] = 1
+        factor = mask.expand(relevance.shape[:2])
         if self.renormalise:
             each = relevance.sum(dim=(2, 3))
-            left = (each * chosen).sum(dim=1, keepdim=True)
+            left = (each * mask).sum(dim=1, keepdim=True)
             scale = torch.where(left == 0, 1.0, each.sum(dim=1, keepdim=True) / torch.where(left == 0, 1.0, left))
             factor = factor * scale
         return factor[..., None, None]
@@ -206,6 +207,6 @@ class ReleasedChosenHeads(ChosenHeads):
     def __init__(self, heads: Sequence[Sequence[int]]) -> None:
         super().__init__(heads)
 
+    @override
     def kept(self, whole: Tensor, passed: Tensor) -> Tensor:
-        """See :meth:`HeadRule.kept`."""
         return whole

@@ -82,7 +82,7 @@ def test_it_is_the_formula(kernel: str, network: PooledNetwork, index: Neighbour
     scale = lent.abs().max()
     assert scale > 0
     torch.testing.assert_close(raw.lent / scale, lent / scale, atol=1e-4, rtol=1e-3)
-    torch.testing.assert_close(raw.scores, base + 0.44 * lent, atol=1e-4 * float(scale), rtol=1e-3)
+    torch.testing.assert_close(raw.attributions, base + 0.44 * lent, atol=1e-4 * float(scale), rtol=1e-3)
     even = LAFA(index, get_kernel(kernel), selection, strength=0.44).attribute(network, batch)
     shares = [scores / scores.abs().sum(1, keepdim=True).clamp(min=1e-30) for scores in (base, lent)]
     torch.testing.assert_close(even, shares[0] + 0.44 * shares[1], atol=1e-4, rtol=1e-3)
@@ -93,8 +93,8 @@ def test_a_signed_base_gives_signed_scores(network: PooledNetwork, data: Any, ba
     index = indexed(network, data, tmp_path / "signed", base="gradient_x_input", options=options)
     base, lent = by_hand(network, index, batch, "indicator", "gradient_x_input", **options)
     found = LAFA(index, Indicator(), Nearest(3, quantile=0.3)).borrow(network, batch)
-    assert (found.scores < 0).any()
-    assert (found.scores > 0).any()
+    assert (found.attributions < 0).any()
+    assert (found.attributions > 0).any()
     torch.testing.assert_close(
         found.lent, lent / lent.abs().sum(1, keepdim=True).clamp(min=1e-30), atol=1e-5, rtol=1e-3
     )
@@ -202,7 +202,7 @@ def test_the_lexicon_adds_the_mean_of_the_word(network: PooledNetwork, index: Ne
         same = index.tokens == unseen.inputs[row, place]
         expected[row, place] = index.scores[same].mean() if same.any() else 0
     torch.testing.assert_close(found.lent, expected, atol=1e-7, rtol=1e-4)
-    torch.testing.assert_close(found.scores, found.base + 2 * expected, atol=1e-7, rtol=1e-4)
+    torch.testing.assert_close(found.attributions, found.base + 2 * expected, atol=1e-7, rtol=1e-4)
     assert found.neighbours is None
 
 
