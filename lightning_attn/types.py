@@ -25,8 +25,8 @@ class Batch:
             ``packed``, shape ``(N, ...)``, in the order of ``valid`` read row by row, with ``N = valid.sum()``.
         valid: True where a real token or instance stands, shape ``(B, L)``, bool. Never called "mask".
         special: True on [CLS], [SEP], ``<s>``, ``</s>``: never perturbed, never scored; shape ``(B, L)``, bool.
-        target: Class index, shape ``(B,)``, int64; or one 0/1 column a class, shape ``(B, C)``, float (multi-label); or
-            first and last position of an answer, both 0 for none, shape ``(B, 2)``, int64. While a network learns to
+        target: Class index, shape ``(B,)``, int64; or one 0/1 column per class, shape ``(B, C)``, float (multi-label);
+            or first and last position of an answer, both 0 for none, shape ``(B, 2)``, int64. While a network learns to
             say what a black box says, mitigations and losses get its class probabilities, shape ``(B, C)``, float.
         index: Row in the data set split, shape ``(B,)``, int64.
         evidence: Ground-truth importance in [0, 1], NaN where unknown, shape ``(B, L)``; None if the data has none.
@@ -80,8 +80,8 @@ class Batch:
         changed = {name: function(tensor) for name, tensor in tensors.items()}
         if self.packed and any(tensor.shape != tensors[name].shape for name, tensor in changed.items()):
             raise ValueError(
-                "A packed batch cannot be reshaped or repeated tensor by tensor, because its inputs have one row an "
-                "instance and not one a bag: use select(rows), or padded() first."
+                "A packed batch cannot be reshaped or repeated tensor by tensor, because its inputs have one row per "
+                "instance and not one per bag: use select(rows), or padded() first."
             )
         return self.replace(**changed)
 
@@ -202,7 +202,7 @@ class DataSchema:
 
     Attributes:
         num_classes: C, at least 2 (or 1 and more for multi-label).
-        class_names: One name a class, in the order of the logits.
+        class_names: One name per class, in the order of the logits.
         multi_label: True if an example may belong to several classes (sigmoid outputs), False for softmax outputs.
         vocabulary_size: Number of token ids, None where inputs are features.
         pad_id: Token id that fills padding.
@@ -234,7 +234,7 @@ class DataSchema:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """One name a class, in the order of the logits: their numbers where they have no names."""
+        """One name per class, in the order of the logits: their numbers where they have no names."""
         return self.class_names or tuple(str(number) for number in range(self.num_classes))
 
     def named_target(self, target: Tensor) -> str:

@@ -127,6 +127,6 @@ class Attention(AttentionLayer):
     def score(self, keys: Tensor) -> Tensor:
         """Unnormalised scores, shape ``(B, L)`` or ``(N,)``, from keys ``(B, L, K)`` or ``(N, K)``."""
 
+    @override
     def raw_scores(self, keys: Tensor, batch: Batch) -> Tensor:
-        """See :meth:`score`."""
         return self.score(keys)

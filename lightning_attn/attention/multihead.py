@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from lightning_attn.attention.base import AttentionLayer
 from lightning_attn.ops.bag_reduce import packed_softmax
@@ -119,8 +120,8 @@ class MultiHeadAdditiveAttention(MultiHeadAttention):
         self.project = nn.Linear(key_size, size)
         self.directions = nn.Linear(size, heads, bias=False)
 
+    @override
     def score(self, keys: Tensor) -> Tensor:
-        """See :meth:`MultiHeadAttention.score`."""
         return self.directions(torch.tanh(self.project(keys)))  # type: ignore[no-any-return]
 
 
@@ -143,6 +144,6 @@ class MultiHeadGatedAttention(MultiHeadAttention):
         self.gate = nn.Linear(key_size, self.size)
         self.directions = nn.Linear(self.size, heads)
 
+    @override
     def score(self, keys: Tensor) -> Tensor:
-        """See :meth:`MultiHeadAttention.score`."""
         return self.directions(torch.tanh(self.project(keys)) * torch.sigmoid(self.gate(keys)))  # type: ignore[no-any-return]

@@ -84,7 +84,7 @@ class Encoder(nn.Module, ABC):
         return self.pool(self.contextualise(self.dropout(self.embed(batch)), batch), batch.valid)
 
     def pool(self, keys: Tensor, valid: Tensor) -> Tensor:
-        """One vector a text, shape ``(B, H)``, from keys ``(B, L, H)``: their mean over ``valid`` ``(B, L)``."""
+        """One vector per text, shape ``(B, H)``, from keys ``(B, L, H)``: their mean over ``valid`` ``(B, L)``."""
         weights = valid / valid.sum(dim=1, keepdim=True).clamp(min=1)
         return torch.einsum("bl,blh->bh", weights.to(keys.dtype), keys)
 

@@ -14,7 +14,7 @@ from lightning_attn.types import Batch
 
 
 class BiLSTM(Encoder):
-    """One bidirectional LSTM layer; ``hidden_size`` numbers a direction, so keys have twice as many.
+    """One bidirectional LSTM layer; ``hidden_size`` numbers per direction, so keys have twice as many.
 
     The published encoder has 128 per direction and no dropout (Jain and Wallace, NAACL 2019,
     https://arxiv.org/abs/1902.10186).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 from torchmetrics import Metric
+from typing_extensions import override
 
 from lightning_attn.errors import InputError
 from lightning_attn.mitigations.base import Mitigation, Phase
@@ -50,8 +51,8 @@ class Compose(Mitigation):
         """Those that act in the present phase."""
         return [mitigation for mitigation in self.mitigations if mitigation.phase == self.phase]
 
+    @override
     def build(self, schema: DataSchema) -> None:
-        """Build each."""
         for mitigation in self.mitigations:
             mitigation.build(schema)
 

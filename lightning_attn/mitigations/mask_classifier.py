@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from lightning_attn.errors import InputError
 from lightning_attn.ops.recurrent import bidirectional_states, last_states
@@ -82,8 +83,8 @@ class SetMaskClassifier(MaskClassifier):
         """Create the output layers."""
         self.output = nn.Sequential(nn.Linear(2 * self.size, self.size), nn.ReLU(), nn.Linear(self.size, outputs))
 
+    @override
     def forward(self, attention: Tensor, allowed: Tensor) -> Tensor:
-        """Logits, shape ``(B, outputs)``."""
         hidden = self.position(mask_features(attention, allowed)[..., : self.columns])
         pools = torch.stack([allowed / allowed.sum(dim=-1, keepdim=True).clamp(min=1), attention], dim=1)
         return self.output(torch.bmm(pools.to(hidden.dtype), hidden).flatten(1))  # type: ignore[no-any-return]
@@ -111,8 +112,8 @@ class SummaryMaskClassifier(MaskClassifier):
         """Create the one layer."""
         self.output = nn.Linear(5 + self.bins, outputs)
 
+    @override
     def forward(self, attention: Tensor, allowed: Tensor) -> Tensor:
-        """Logits, shape ``(B, outputs)``."""
         return self.output(self.statistics(attention, allowed))  # type: ignore[no-any-return]
 
     def statistics(self, attention: Tensor, allowed: Tensor) -> Tensor:
@@ -148,8 +149,8 @@ class ConvolutionalMaskClassifier(MaskClassifier):
         """Create the output layer."""
         self.output = nn.Linear(2 * self.size, outputs)
 
+    @override
     def forward(self, attention: Tensor, allowed: Tensor) -> Tensor:
-        """Logits, shape ``(B, outputs)``."""
         features, here = _in_front(attention, allowed)
         hidden = features.transpose(1, 2)
         for layer in (self.first, self.second):
@@ -174,8 +175,8 @@ class RecurrentMaskClassifier(MaskClassifier):
         """Create the output layer."""
         self.output = nn.Linear(2 * self.size, outputs)
 
+    @override
     def forward(self, attention: Tensor, allowed: Tensor) -> Tensor:
-        """Logits, shape ``(B, outputs)``."""
         features, here = _in_front(attention, allowed)
         if not len(features):
             return self.output(features.new_zeros(0, 2 * self.size))  # type: ignore[no-any-return]

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_attn.errors import InputError
 from lightning_attn.ops.softmax import attendable, masked_softmax
@@ -45,8 +46,8 @@ class SoftmaxNormal(RandomAttention):
             raise InputError(f"SoftmaxNormal needs 0 < low <= high, got low={low}, high={high}.")
         self.low, self.high = low, high
 
+    @override
     def sample(self, attention: Tensor, batch: Batch) -> Tensor:
-        """Weights of shape ``(B, L)``."""
         exponent = torch.rand_like(attention[:, :1])
         sharpness = self.low * torch.exp(exponent * math.log(self.high / self.low))
         return masked_softmax(sharpness * torch.randn_like(attention), attendable(batch))
@@ -67,8 +68,8 @@ class Dirichlet(RandomAttention):
             raise InputError(f"Dirichlet needs a positive alpha, got {alpha}.")
         self.alpha = alpha
 
+    @override
     def sample(self, attention: Tensor, batch: Batch) -> Tensor:
-        """Weights of shape ``(B, L)``."""
         allowed = attendable(batch)
         # A Gamma(alpha) draw in logarithms, so that a tiny alpha cannot turn a whole row into zeros:
         # Gamma(alpha) = Gamma(alpha + 1) * U^(1/alpha).
@@ -93,8 +94,8 @@ class UniformSubset(RandomAttention):
             raise InputError(f"UniformSubset needs k >= 1, got {k}.")
         self.k = k
 
+    @override
     def sample(self, attention: Tensor, batch: Batch) -> Tensor:
-        """Weights of shape ``(B, L)``."""
         allowed = attendable(batch)
         order = torch.rand_like(attention).masked_fill(~allowed, -1.0)
         subset = torch.zeros_like(allowed).scatter(1, order.topk(min(self.k, order.shape[1])).indices, True) & allowed
@@ -116,8 +117,8 @@ class UniformShare(RandomAttention):
             raise InputError(f"UniformShare needs a share in (0, 1], got {share}.")
         self.share = share
 
+    @override
     def sample(self, attention: Tensor, batch: Batch) -> Tensor:
-        """Weights of shape ``(B, L)``."""
         allowed = attendable(batch)
         place = torch.rand_like(attention).masked_fill(~allowed, 2.0).argsort(dim=-1).argsort(dim=-1)
         count = share_of(allowed, self.share)
@@ -144,8 +145,8 @@ class BernoulliSubset(RandomAttention):
             raise InputError(f"BernoulliSubset needs p in (0, 1), got {p}.")
         self.p = p
 
+    @override
     def sample(self, attention: Tensor, batch: Batch) -> Tensor:
-        """Weights of shape ``(B, L)``."""
         allowed = attendable(batch)
         number = torch.rand_like(attention).masked_fill(~allowed, 2.0)
         least = number.argmin(dim=-1, keepdim=True)
@@ -156,8 +157,8 @@ class BernoulliSubset(RandomAttention):
 class Uniform(RandomAttention):
     """The same weight on every attendable position: a constant, for arms that are to differ by randomness alone."""
 
+    @override
     def sample(self, attention: Tensor, batch: Batch) -> Tensor:
-        """Weights of shape ``(B, L)``."""
         allowed = attendable(batch).to(attention.dtype)
         return allowed / allowed.sum(dim=-1, keepdim=True).clamp(min=1)
 
@@ -169,8 +170,8 @@ class Shuffled(RandomAttention):
     is alone in its batch gets uniform weights.
     """
 
+    @override
     def sample(self, attention: Tensor, batch: Batch) -> Tensor:
-        """Weights of shape ``(B, L)``."""
         allowed = attendable(batch)
         size = len(batch)
         if size == 1:

@@ -12,7 +12,7 @@ from lightning_attn.types import AttentionOutput, Batch, MitigatedNetwork
 
 
 class RandomMixing(DrawingMitigation):
-    """The head also has to be right under attention that was drawn at random: one more ``classify`` a step.
+    """The head also has to be right under attention that was drawn at random: one more ``classify`` per step.
 
     The loss is ``CE(learned attention) + share / (1 - share) * CE(random attention)``; nothing is frozen. The head and
     the values learn to do with whatever weights come, so that there is less to gain from reading the label off them.

@@ -22,7 +22,7 @@ class Combination(ABC):
 
     @abstractmethod
     def pool(self, logs: Tensor) -> Tensor:
-        """Logarithm of the pooled distribution, up to a constant an example.
+        """Logarithm of the pooled distribution, up to a constant per example.
 
         Args:
             logs: Log-probabilities of O outcomes from K members, shape ``(..., O, K)``, at most 0.
@@ -32,7 +32,7 @@ class Combination(ABC):
         """
 
     def attention(self, log_weights: Tensor) -> Tensor:
-        """Logarithm of the ensemble's attention, up to a constant an example.
+        """Logarithm of the ensemble's attention, up to a constant per example.
 
         Args:
             log_weights: Of each member, shape ``(B, L, K)``; :data:`NEVER` where a member cannot attend.
@@ -78,7 +78,7 @@ class GeometricMean(Combination):
     """Normalised geometric mean: of the attention weights, and of the class probabilities.
 
     A position counts if all members look at it; a weight or a probability below 1.2e-7 counts as 1.2e-7. For several
-    labels an example, the mean of each label's logits.
+    labels per example, the mean of each label's logits.
     """
 
     def pool(self, logs: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class MeanLogit(Combination):
     """Mean log-odds: of each attention weight, and of each class probability, normalised to a distribution afterwards.
 
     Like the geometric mean where weights are small, but a member that is nearly sure of one position counts for more.
-    With two classes, or several labels an example, its output is that of the geometric mean. Weights and probabilities
+    With two classes, or several labels per example, its output is that of the geometric mean. Weights and probabilities
     count as at least 1.2e-7 and at most 1 less that.
     """
 

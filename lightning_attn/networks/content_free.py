@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from lightning_attn.attention.base import Attention
 from lightning_attn.encoders.base import Encoder
@@ -57,16 +58,16 @@ class ContentFreeNetwork(PooledNetwork):
         return batch.replace(special=batch.valid & (self._default_number(batch) < 0))
 
     def encode(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Keys of the encoder; values that are one vector a default token and 0 elsewhere, shape ``(B, L, H)``."""
+        """Keys of the encoder; values that are one vector per default token and 0 elsewhere, shape ``(B, L, H)``."""
         keys, _ = self.encoder(embeddings, batch)
         number = self._default_number(batch)
         values = self.defaults(number.clamp(min=0)) * (number >= 0)[..., None]
         return keys, values.to(keys.dtype)
 
+    @override
     def forward(
         self, batch: Batch, *, embeddings: Tensor | None = None, attention: Tensor | None = None
     ) -> AttentionOutput:
-        """See :meth:`AttentionNetwork.forward`."""
         return super().forward(self.attendable(batch), embeddings=embeddings, attention=attention)
 
     def value_path(self) -> list[nn.Module]:

@@ -35,8 +35,8 @@ class AttentionEnsemble(AttentionNetwork):
     ensemble's own attention, that is exactly what the member does by itself; given other weights, each member's follow
     them in proportion. Where the attention is the mean, the members' weights average to what was given.
 
-    Keys are the members' log-weights, one number a member. Members may be of different architectures, but must be made
-    for the same data. They are run one after the other: their layers differ, recurrent ones cannot be run side by
+    Keys are the members' log-weights, one number per member. Members may be of different architectures, but must be
+    made for the same data. They are run one after the other: their layers differ, recurrent ones cannot be run side by
     side, and there are few of them. An ensemble is put into evaluation mode when it is made.
 
     Example:
@@ -139,10 +139,10 @@ class AttentionEnsemble(AttentionNetwork):
         combined = self.combination.logits(torch.stack(logits, dim=-1), self.schema.multi_label)
         return combined.view(*attention.shape[:2], -1)
 
+    @override
     def forward(
         self, batch: Batch, *, embeddings: Tensor | None = None, attention: Tensor | None = None
     ) -> AttentionOutput:
-        """See :meth:`AttentionNetwork.forward`."""
         output = super().forward(batch, embeddings=embeddings, attention=attention)
         # The logits above depend on the embeddings through the shares too. Whoever holds the attention fixed and goes
         # through the values alone means the members' attention, and so the shares.
@@ -230,7 +230,7 @@ class _Sizes(NamedTuple):
 
 
 def _sizes(member: AttentionNetwork) -> _Sizes:
-    """Found by showing the member one position, so that any network will do."""
+    """By showing the member one position, so that any network will do."""
     schema = member.schema
     like = next(member.parameters(), torch.zeros(()))
     one = torch.ones(1, 1, dtype=torch.bool)

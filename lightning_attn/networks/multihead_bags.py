@@ -1,4 +1,4 @@
-"""Networks of bags with several attention heads: `MultiHeadBagNetwork`, and one head a class: `ClassBagNetwork`."""
+"""Networks of bags with several attention heads: `MultiHeadBagNetwork`, and one head per class: `ClassBagNetwork`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_attn.types import AttentionOutput, Batch, DataSchema
 class MultiHeadBagNetwork(InstanceNetwork):
     """``head( [sum_i a_1i v_i, ..., sum_i a_Mi v_i] )``: M attention distributions over the same instances.
 
-    Everybody asks a network for one weight an instance. It is the mean ``a_i`` over the attention heads, and what is
+    Everybody asks a network for one weight per instance. It is the mean ``a_i`` over the attention heads, and what is
     each one's own is in the values: block m of value i is ``(a_mi / a_i) v_i``, so that ``sum_i a_i v_i`` is exactly
     the pooling of all heads. Given other weights, each attention head follows them in proportion. Whoever gives
     weights, or goes through the values alone, holds the attention fixed, and that of each attention head with it: the
@@ -26,7 +26,7 @@ class MultiHeadBagNetwork(InstanceNetwork):
     weights only: what a single attention head tells beyond them, it does not see.
 
     Source: Ilse, Tomczak and Welling, ICML 2018, https://arxiv.org/abs/1802.04712, with the attention branches of the
-    published code; how they become one weight an instance is ours.
+    published code; how they become one weight per instance is ours.
 
     Args:
         encoder: See :class:`InstanceNetwork`.
@@ -80,7 +80,7 @@ class MultiHeadBagNetwork(InstanceNetwork):
 
 
 class ClassBagNetwork(MultiHeadBagNetwork):
-    """One attention head a class: the logit of class c is ``w_c . sum_i a_ci v_i + b_c``.
+    """One attention head per class: the logit of class c is ``w_c . sum_i a_ci v_i + b_c``.
 
     ``AttentionOutput.heads[:, c]`` is the attention that speaks for class c; their mean is what a network must give to
     those who know of no class. See :class:`MultiHeadBagNetwork`.

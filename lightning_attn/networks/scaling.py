@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from lightning_attn.errors import InputError
 from lightning_attn.types import Batch, DataSchema
@@ -32,7 +33,7 @@ class ValueScaling(nn.Module, ABC):
             InputError: The data are not token ids.
         """
         if schema.vocabulary_size is None:
-            raise InputError(f"{type(self).__name__} has a scale a word, but the data are features of instances.")
+            raise InputError(f"{type(self).__name__} has a scale per word, but the data are features of instances.")
         self.make_layers(schema.vocabulary_size, embedding_size)
 
     @abstractmethod
@@ -41,26 +42,26 @@ class ValueScaling(nn.Module, ABC):
 
 
 class LinTaSc(ValueScaling):
-    """``s_i = u[x_i] * sum_d e_id``: one number a word."""
+    """``s_i = u[x_i] * sum_d e_id``: one number per word."""
 
     def make_layers(self, vocabulary_size: int, embedding_size: int) -> None:
         """Create ``u``."""
         self.word = _uniform(vocabulary_size, 1)
 
+    @override
     def forward(self, embeddings: Tensor, batch: Batch) -> Tensor:
-        """Scales, shape ``(B, L)``."""
         return self.word(batch.inputs).squeeze(-1) * embeddings.sum(dim=-1)  # type: ignore[no-any-return]
 
 
 class FeatTaSc(ValueScaling):
-    """``s_i = sum_d U[x_i, d] * e_id``: one number a word and dimension."""
+    """``s_i = sum_d U[x_i, d] * e_id``: one number per word and dimension."""
 
     def make_layers(self, vocabulary_size: int, embedding_size: int) -> None:
         """Create ``U``."""
         self.word = _uniform(vocabulary_size, embedding_size)
 
+    @override
     def forward(self, embeddings: Tensor, batch: Batch) -> Tensor:
-        """Scales, shape ``(B, L)``."""
         return (self.word(batch.inputs) * embeddings).sum(dim=-1)  # type: ignore[no-any-return]
 
 
@@ -85,21 +86,21 @@ class ConvTaSc(ValueScaling):
         self.word = _uniform(vocabulary_size, 1)
         self.convolution = nn.Linear(embedding_size, self.filters)  # of width 1
 
+    @override
     def forward(self, embeddings: Tensor, batch: Batch) -> Tensor:
-        """Scales, shape ``(B, L)``."""
         return self.convolution(self.word(batch.inputs) * embeddings).sum(dim=-1)  # type: ignore[no-any-return]
 
 
 class TypeScale(ValueScaling):
-    """``s_i = t[x_i]``, from 1: one free number a word and nothing else, the control for the TaSc variants (ours)."""
+    """``s_i = t[x_i]``, from 1: one free number per word and nothing else, the control for the TaSc variants (ours)."""
 
     def make_layers(self, vocabulary_size: int, embedding_size: int) -> None:
         """Create ``t``."""
         self.word = nn.Embedding(vocabulary_size, 1)
         nn.init.ones_(self.word.weight)
 
+    @override
     def forward(self, embeddings: Tensor, batch: Batch) -> Tensor:
-        """Scales, shape ``(B, L)``."""
         return self.word(batch.inputs).squeeze(-1)  # type: ignore[no-any-return]
 
 

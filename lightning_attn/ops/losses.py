@@ -11,7 +11,7 @@ from lightning_attn.types import DataSchema
 
 
 def classification_loss(logits: Tensor, target: Tensor, schema: DataSchema, weights: Tensor | None = None) -> Tensor:
-    """Mean cross-entropy in nats, a scalar; for several labels an example, the mean over examples and labels.
+    """Mean cross-entropy in nats, a scalar; for several labels per example, the mean over examples and labels.
 
     Args:
         logits: Shape ``(B, C)``.

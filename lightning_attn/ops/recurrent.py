@@ -16,7 +16,7 @@ def bidirectional_states(layer: nn.LSTM | nn.GRU, inputs: Tensor, lengths: Tenso
     are turned round: padding then comes last for both.
 
     Args:
-        layer: One bidirectional layer with H units a direction, ``batch_first``.
+        layer: One bidirectional layer with H units per direction, ``batch_first``.
         inputs: Shape ``(B, L, E)``.
         lengths: Positions of each text, at least 1, shape ``(B,)``.
 

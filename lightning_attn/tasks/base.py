@@ -41,7 +41,7 @@ class AttentionModule(MitigationCarrier, LightningModule):
         network: What is trained; its layers are made when the data are known.
         mitigation: What keeps label information out of the attention; None means ``NoMitigation()``.
         optimizer: From parameters to an optimiser.
-        lr_scheduler: From an optimiser to a scheduler, which steps once an epoch; with every step of the optimiser if
+        lr_scheduler: From an optimiser to a scheduler, which steps once per epoch; with every step of the optimiser if
             its class says ``interval = "step"``, as :class:`~lightning_attn.optim.WarmupLinear` does. None
             keeps the rate.
         parameter_rules: What differs between parameters, such as

@@ -117,7 +117,7 @@ def test_removals_are_read_with_their_scales(batch: Batch) -> None:
 
 
 def test_features_and_no_filters_are_refused() -> None:
-    with pytest.raises(InputError, match="LinTaSc has a scale a word"):
+    with pytest.raises(InputError, match="LinTaSc has a scale per word"):
         LinTaSc().build(DataSchema(num_classes=2, feature_shape=(4,)), 4)
     with pytest.raises(ValueError, match="at least 1 filter"):
         ConvTaSc(0)
