@@ -11,18 +11,21 @@ from lightning_attn.attention import (
     GatedAttention,
     MultiHeadAdditiveAttention,
     MultiHeadGatedAttention,
+    TopKSelection,
     UniformAttention,
 )
-from lightning_attn.encoders import MLP, Identity, LeNet, PatchEncoder
+from lightning_attn.encoders import MLP, Identity, LeNet, PatchEncoder, PictureCNN
 from lightning_attn.networks import (
     AdditiveBagNetwork,
     AttentionNetwork,
     BagNetwork,
+    BagSelectorNetwork,
     ClassBagNetwork,
     MaxBagNetwork,
     MLPClassifier,
     MultiHeadBagNetwork,
     PatchNetwork,
+    PictureSelectorNetwork,
 )
 from lightning_attn.types import Batch, DataSchema
 
@@ -40,6 +43,10 @@ BAG_NETWORKS: dict[str, Callable[[], AttentionNetwork]] = {
     "class": lambda: ClassBagNetwork(MLP((7,)), MultiHeadGatedAttention(6, temperature=0.5)),
     "patches": lambda: PatchNetwork(PatchEncoder(7, 5, layers=2), AdditiveAttention(6)),
     "patches-contextual": lambda: PatchNetwork(PatchEncoder(7, 5, layers=1, values="contextual")),
+    "patches-selector": lambda: PictureSelectorNetwork(
+        PatchEncoder(7, 5, layers=1, values="contextual"), PictureCNN(6, (3, 4, 4)), TopKSelection(3)
+    ),
+    "bag-selector": lambda: BagSelectorNetwork(MLP((7,)), MLP((6,)), TopKSelection(3)),
 }
 
 

@@ -4,7 +4,7 @@ from lightning_attn.encoders.base import Encoder
 from lightning_attn.encoders.bilstm import BiLSTM
 from lightning_attn.encoders.cnn import CNN
 from lightning_attn.encoders.instances import MLP, Identity, InstanceEncoder, LeNet, SequenceCNN
-from lightning_attn.encoders.patches import PatchEncoder
+from lightning_attn.encoders.patches import PatchEncoder, PictureCNN
 from lightning_attn.encoders.pretrained import PretrainedEncoder
 from lightning_attn.encoders.token_mlp import TokenMLP
 
@@ -17,6 +17,7 @@ __all__ = [
     "InstanceEncoder",
     "LeNet",
     "PatchEncoder",
+    "PictureCNN",
     "PretrainedEncoder",
     "SequenceCNN",
     "TokenMLP",

@@ -29,6 +29,9 @@ class Encoder(nn.Module, ABC):
         dropout: Share of embedding numbers zeroed while training, in [0, 1).
     """
 
+    #: Whether the layers are loaded, and not made.
+    pretrained: bool = False
+
     def __init__(
         self,
         embedding_size: int,
@@ -56,6 +59,11 @@ class Encoder(nn.Module, ABC):
         # four points of accuracy.
         with torch.no_grad():
             self.embedding.weight.mul_(0.1)
+
+    @property
+    def words(self) -> nn.Embedding:
+        """The word embedding."""
+        return self.embedding
 
     def embed(self, batch: Batch) -> Tensor:
         """Word embeddings, shape ``(B, L, E)``."""

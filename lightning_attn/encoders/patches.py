@@ -1,9 +1,10 @@
-"""Patches of a picture to keys, which see the picture, and values, which see the patch: `PatchEncoder`."""
+"""Pictures in patches: `PatchEncoder` makes keys that see the picture, `PictureCNN` reads it as a whole."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -73,9 +74,7 @@ class PatchEncoder(nn.Module):
             pixels: Shape ``(B, L, P)``, or ``(N, P)``; places are read from the batch.
             batch: Says where patches stand, in the batch and in the picture.
         """
-        cell = self.schema.cell(batch.inputs)
-        if not batch.packed:
-            cell = cell.masked_fill(~batch.valid, 0)
+        cell = cells_of(batch, self.schema)
         keys = self._keys(pixels, cell, batch)
         if self.values == "contextual":
             return keys, keys
@@ -90,13 +89,108 @@ class PatchEncoder(nn.Module):
         """What the network over the grid says at each patch; 0 for one without a place."""
         assert self.schema.grid is not None
         rows, columns = self.schema.grid
-        cells = rows * columns
-        # Each picture has a cell 0 beside it, for what has no place in it.
-        bags = batch.at_instances(torch.arange(len(batch), device=cell.device)[:, None].expand_as(batch.valid))
-        where = (bags * (cells + 1) + cell).flatten()
-        canvas = pixels.new_zeros(len(batch) * (cells + 1), pixels.shape[-1])
-        canvas = canvas.index_add(0, where, pixels.reshape(len(where), -1))
-        grid = canvas.view(len(batch), cells + 1, -1)[:, 1:].transpose(1, 2)
+        canvas, where = laid_out(pixels, cell, batch, rows * columns)
+        grid = canvas.transpose(1, 2)
         seen = self.context(grid.reshape(len(batch), -1, rows, columns)).flatten(2).transpose(1, 2)
         seen = torch.cat([torch.zeros_like(seen[:, :1]), seen], dim=1).flatten(0, 1)
         return seen.index_select(0, where).view(*cell.shape, self.size)
+
+
+class PictureCNN(nn.Module):
+    """A convolutional network over the pixels of a picture that comes in patches; what is missing is blank paper.
+
+    Two convolutions 3 x 3, each with a pooling 2 x 2 after it, a third one, and a linear layer.
+
+    Args:
+        size: H, numbers per picture.
+        channels: Of the three convolutions.
+
+    Raises:
+        InputError: A number is below 1, or there are not three channels.
+    """
+
+    def __init__(self, size: int = 64, channels: Sequence[int] = (16, 32, 32)) -> None:
+        super().__init__()
+        if len(channels) != 3 or min(size, *channels) < 1:
+            raise InputError(
+                f"PictureCNN needs a size and three channels of at least 1, got {size} and {list(channels)}."
+            )
+        self.size = size
+        self.channels = list(channels)
+
+    def make_layers(self, schema: DataSchema) -> None:
+        """Create the layers for pictures of this size.
+
+        Raises:
+            InputError: The data are no square patches of a picture of at least 4 x 4 pixels.
+        """
+        if schema.grid is None or schema.feature_shape is None:
+            raise InputError(
+                "PictureCNN reads patches of a picture, but the data have none: give it data such as "
+                "DigitPairsDataModule, or take another network."
+            )
+        self.schema = schema
+        self.patch = math.isqrt(math.prod(schema.feature_shape) - 2)
+        height, width = (side * self.patch for side in schema.grid)
+        if self.patch**2 != math.prod(schema.feature_shape) - 2 or min(height, width) < 4:
+            raise InputError(
+                f"PictureCNN needs square patches and a picture of at least 4 x 4 pixels, but the patches have "
+                f"{math.prod(schema.feature_shape) - 2} pixels in a grid of {schema.grid[0]} x {schema.grid[1]}."
+            )
+        first, second, third = self.channels
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, first, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(first, second, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(second, third, 3, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(third * (height // 4) * (width // 4), self.size),
+            nn.ReLU(),
+        )
+
+    def forward(self, pixels: Tensor, batch: Batch) -> Tensor:
+        """What it makes of each picture, shape ``(B, H)``.
+
+        Args:
+            pixels: Shape ``(B, L, P)``, or ``(N, P)`` if the batch is packed; places are read from the batch.
+            batch: Says where patches stand, in the batch and in the picture.
+        """
+        return self.layers(self.picture(pixels, batch)[:, None])  # type: ignore[no-any-return]
+
+    def picture(self, pixels: Tensor, batch: Batch) -> Tensor:
+        """The pictures, shape ``(B, height, width)``; arguments as for :meth:`forward`."""
+        assert self.schema.grid is not None
+        rows, columns = self.schema.grid
+        canvas, _ = laid_out(pixels, cells_of(batch, self.schema), batch, rows * columns)
+        parts = canvas.view(len(batch), rows, columns, self.patch, self.patch).transpose(2, 3)
+        return parts.reshape(len(batch), rows * self.patch, columns * self.patch)
+
+
+def cells_of(batch: Batch, schema: DataSchema) -> Tensor:
+    """Cell of each patch, see :meth:`DataSchema.cell`, 0 on padding; shape ``(B, L)``, or ``(N,)`` if packed."""
+    cell = schema.cell(batch.inputs)
+    return cell if batch.packed else cell.masked_fill(~batch.valid, 0)
+
+
+def laid_out(pixels: Tensor, cell: Tensor, batch: Batch, cells: int) -> tuple[Tensor, Tensor]:
+    """Patches laid on empty pictures.
+
+    Args:
+        pixels: Shape ``(B, L, P)``, or ``(N, P)`` if the batch is packed.
+        cell: From :func:`cells_of`.
+        batch: Says which picture each patch is of.
+        cells: Number of cells of a picture.
+
+    Returns:
+        Pixels of each cell, shape ``(B, cells, P)``; and where each patch went, counted over pictures of ``cells + 1``
+        cells, shape ``(B * L,)`` or ``(N,)``: each picture has a cell 0 beside it, for what has no place in it.
+    """
+    bags = batch.at_instances(torch.arange(len(batch), device=cell.device)[:, None].expand_as(batch.valid))
+    where = (bags * (cells + 1) + cell).flatten()
+    canvas = pixels.new_zeros(len(batch) * (cells + 1), pixels.shape[-1])
+    canvas = canvas.index_add(0, where, pixels.reshape(len(where), -1))
+    return canvas.view(len(batch), cells + 1, -1)[:, 1:], where

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from lightning_attn.encoders.base import Encoder
 from lightning_attn.errors import InputError
@@ -44,6 +45,7 @@ class PretrainedEncoder(HubModel, Encoder):
             about a quarter slower, for long texts or large batches that do not fit otherwise. The same gradients.
     """
 
+    pretrained = True
     backbone: PreTrainedModel
 
     def __init__(
@@ -82,7 +84,7 @@ class PretrainedEncoder(HubModel, Encoder):
         if self.gradient_checkpointing:
             self._checkpoint_gradients(loaded)
         self.backbone = loaded.requires_grad_(not self.freeze)
-        self.embedding_size = self._words.embedding_dim
+        self.embedding_size = self.words.embedding_dim
         self.size = int(config.hidden_size)
         self.local = nn.Linear(self.embedding_size, self.size) if self.values == "local" else None
         self._longest = longest(loaded)
@@ -97,12 +99,13 @@ class PretrainedEncoder(HubModel, Encoder):
         return cast(nn.Module, self.backbone)
 
     @property
-    def _words(self) -> nn.Embedding:
+    @override
+    def words(self) -> nn.Embedding:
         return cast(nn.Embedding, self.backbone.get_input_embeddings())
 
     def embed(self, batch: Batch) -> Tensor:
         """Word embeddings of the model, shape ``(B, L, E)``; it adds positions to them later."""
-        return cast(Tensor, self._words(batch.inputs))
+        return cast(Tensor, self.words(batch.inputs))
 
     def contextualise(self, embeddings: Tensor, batch: Batch) -> Tensor:
         """Hidden states of the layer, shape ``(B, L, H)``; padding is never read.
@@ -144,7 +147,7 @@ class PretrainedEncoder(HubModel, Encoder):
         """Modules that the values depend on: all, unless values are local; what is frozen is not handed out."""
         if self.local is None:
             return [self]
-        return [self.dropout, self.local] if self.freeze else [self._words, self.dropout, self.local]
+        return [self.dropout, self.local] if self.freeze else [self.words, self.dropout, self.local]
 
     def load_word_vectors(self, vectors: Tensor) -> None:
         """Not possible: the model has its own.
@@ -199,10 +202,10 @@ class PretrainedEncoder(HubModel, Encoder):
         takes = inspect.signature(self.backbone.forward).parameters
         if not {"inputs_embeds", "attention_mask"} <= takes.keys():
             raise self._unusable(kind, "which takes no embeddings, or reads padding")
-        ids = torch.arange(8)[None] % self._words.num_embeddings
+        ids = torch.arange(8)[None] % self.words.num_embeddings
         valid = torch.ones_like(ids, dtype=torch.bool)
         with torch.inference_mode(False), torch.no_grad(), evaluating(self):
-            embeddings = self._words(ids)
+            embeddings = self.words(ids)
             changed = torch.cat([embeddings[:, :4], -embeddings[:, 4:]], dim=1)
             try:
                 alone = self._states(embeddings[:, :5], valid[:, :5])

@@ -15,6 +15,7 @@ from lightning_attn.mitigations.mask_classifier import (
 )
 from lightning_attn.mitigations.masked_fine_tuning import MaskedFineTuning
 from lightning_attn.mitigations.random_attention import (
+    BernoulliShare,
     BernoulliSubset,
     Dirichlet,
     RandomAttention,
@@ -25,11 +26,12 @@ from lightning_attn.mitigations.random_attention import (
     UniformSubset,
 )
 from lightning_attn.mitigations.random_mixing import RandomMixing
-from lightning_attn.mitigations.random_pretraining import RandomPretraining
+from lightning_attn.mitigations.random_pretraining import RandomPretraining, WarmStart
 
 __all__ = [
     "AttentionDropout",
     "BagMaskClassifier",
+    "BernoulliShare",
     "BernoulliSubset",
     "Compose",
     "ConvolutionalMaskClassifier",
@@ -51,4 +53,5 @@ __all__ = [
     "Uniform",
     "UniformShare",
     "UniformSubset",
+    "WarmStart",
 ]

@@ -147,11 +147,32 @@ class BernoulliSubset(RandomAttention):
 
     @override
     def sample(self, attention: Tensor, batch: Batch) -> Tensor:
-        allowed = attendable(batch)
-        number = torch.rand_like(attention).masked_fill(~allowed, 2.0)
-        least = number.argmin(dim=-1, keepdim=True)
-        drawn = (number < self.p).scatter(-1, least, True) & allowed
-        return drawn / drawn.sum(dim=-1, keepdim=True).clamp(min=1)
+        return bernoulli_subset(torch.full_like(attention[:, :1], self.p), attendable(batch))
+
+
+class BernoulliShare(RandomAttention):
+    """As :class:`BernoulliSubset`, with a probability that is drawn for each example: few positions, or many.
+
+    A network that reads such selections meets every size that a selector may settle on, and learns to answer from
+    little and from much alike. Ours.
+
+    Args:
+        low: Smallest probability, at least 0.
+        high: Largest probability, at most 1.
+
+    Raises:
+        InputError: The range is empty or out of [0, 1].
+    """
+
+    def __init__(self, low: float = 0.05, high: float = 0.65) -> None:
+        if not 0 <= low <= high <= 1 or high == 0:
+            raise InputError(f"BernoulliShare needs 0 <= low <= high <= 1 and a high above 0, got {low} and {high}.")
+        self.low, self.high = low, high
+
+    @override
+    def sample(self, attention: Tensor, batch: Batch) -> Tensor:
+        share = self.low + (self.high - self.low) * torch.rand_like(attention[:, :1])
+        return bernoulli_subset(share, attendable(batch))
 
 
 class Uniform(RandomAttention):
@@ -187,6 +208,19 @@ class Shuffled(RandomAttention):
         # Shrinking can skip every heavy place of the neighbour; a little of each keeps the row a distribution.
         drawn = drawn + torch.finfo(drawn.dtype).tiny * allowed
         return drawn / drawn.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(drawn.dtype).tiny)
+
+
+def bernoulli_subset(share: Tensor, allowed: Tensor) -> Tensor:
+    """Equal weights, shape ``(B, L)``, on positions that are drawn each with its row's probability; at least one is.
+
+    Args:
+        share: Probabilities, shape ``(B, 1)``.
+        allowed: Positions that may be drawn, shape ``(B, L)``, bool.
+    """
+    number = torch.rand(allowed.shape, dtype=share.dtype, device=share.device).masked_fill(~allowed, 2.0)
+    least = number.argmin(dim=-1, keepdim=True)
+    drawn = (number < share).scatter(-1, least, True) & allowed
+    return drawn / drawn.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
 def share_of(allowed: Tensor, share: float) -> Tensor:

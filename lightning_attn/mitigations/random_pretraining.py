@@ -1,4 +1,4 @@
-"""Random-attention pretraining."""
+"""Training that begins without the scorer: `RandomPretraining`, and its control `WarmStart`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightning_attn.errors import InputError
 from lightning_attn.mitigations.base import DrawingMitigation, Phase
-from lightning_attn.mitigations.random_attention import RandomAttention, SoftmaxNormal
+from lightning_attn.mitigations.random_attention import RandomAttention, SoftmaxNormal, Uniform
 from lightning_attn.types import Batch, MitigatedNetwork, WeightDistribution
 
 
@@ -100,3 +100,25 @@ class RandomPretraining(DrawingMitigation):
         """Restore :meth:`get_extra_state`."""
         super().set_extra_state(state)
         self.epoch = state["epoch"]
+
+
+class WarmStart(RandomPretraining):
+    """First the value path and the head learn on the whole input, evenly weighted, then the scorer learns.
+
+    The cheapest control for whatever begins with random attention: does independence of the weights help, or only that
+    the head was there first? In a :class:`SelectorNetwork` even weights are a mask of ones, so the reader learns on the
+    unmasked input, as the anchor of DAR does (Liu et al., ICDE 2024, https://arxiv.org/abs/2312.04103).
+
+    Args:
+        epochs: Number of epochs on the whole input, at least 1; the Trainer's ``max_epochs`` must be larger.
+        then: See :class:`RandomPretraining`.
+        finetune_rate: See :class:`RandomPretraining`; 1 lets everything learn freely.
+
+    Raises:
+        InputError: ``epochs`` or ``finetune_rate`` is out of its range.
+    """
+
+    def __init__(
+        self, epochs: int = 2, then: Literal["freeze", "finetune"] = "freeze", finetune_rate: float = 0.1
+    ) -> None:
+        super().__init__(epochs, Uniform(), then, finetune_rate)

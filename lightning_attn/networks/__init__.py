@@ -7,12 +7,18 @@ from lightning_attn.networks.combinations import Combination, GeometricMean, Mea
 from lightning_attn.networks.content_free import ContentFreeNetwork
 from lightning_attn.networks.ensemble import AttentionEnsemble
 from lightning_attn.networks.frozen_attention import FrozenAttention
-from lightning_attn.networks.masked_input import MaskedInputNetwork
 from lightning_attn.networks.multihead_bags import ClassBagNetwork, MultiHeadBagNetwork
 from lightning_attn.networks.paired import PairedNetwork
 from lightning_attn.networks.patches import PatchNetwork
 from lightning_attn.networks.pooled import PooledNetwork
 from lightning_attn.networks.scaling import ConvTaSc, FeatTaSc, LinTaSc, TypeScale, ValueScaling
+from lightning_attn.networks.selector import (
+    BagSelectorNetwork,
+    MaskedInputNetwork,
+    MaskingNetwork,
+    PictureSelectorNetwork,
+    SelectorNetwork,
+)
 from lightning_attn.networks.transformer.classifier import TransformerNetwork
 from lightning_attn.networks.transformer.model import TransformerModel
 from lightning_attn.networks.transformer.qa import TransformerQANetwork
@@ -22,6 +28,7 @@ __all__ = [
     "AttentionEnsemble",
     "AttentionNetwork",
     "BagNetwork",
+    "BagSelectorNetwork",
     "ClassBagNetwork",
     "Classifier",
     "Combination",
@@ -35,6 +42,7 @@ __all__ = [
     "LinearClassifier",
     "MLPClassifier",
     "MaskedInputNetwork",
+    "MaskingNetwork",
     "MaxBagNetwork",
     "MeanLogit",
     "MeanProbability",
@@ -43,7 +51,9 @@ __all__ = [
     "PairClassifier",
     "PairedNetwork",
     "PatchNetwork",
+    "PictureSelectorNetwork",
     "PooledNetwork",
+    "SelectorNetwork",
     "TransformerModel",
     "TransformerNetwork",
     "TransformerQANetwork",
