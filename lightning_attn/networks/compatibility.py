@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_attn.errors import InputError
-from lightning_attn.networks.trained import TrainedNetwork
 from lightning_attn.types import DataSchema
+
+if TYPE_CHECKING:
+    from lightning_attn.networks.trained import TrainedNetwork
 
 
 def is_plain(value: Any) -> bool:

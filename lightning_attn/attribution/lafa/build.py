@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +20,14 @@ from torch import Tensor
 
 from lightning_attn.attribution.base import Attribution
 from lightning_attn.attribution.lafa.reading import Reader, Reading, fingerprint, text_digests
-from lightning_attn.data.base import AttentionDataModule
-from lightning_attn.data.encoded import EncodedDataset
 from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.compatibility import check_same_data, is_plain
 from lightning_attn.types import Batch
+
+if TYPE_CHECKING:  # data bring Lightning along, which explaining does without
+    from lightning_attn.data.base import AttentionDataModule
+    from lightning_attn.data.encoded import EncodedDataset
 
 VERSION = 1  # raise it when files of the same settings come to hold something else
 DESCRIPTION = "index.json"
@@ -172,6 +174,8 @@ def build_index(
 
 
 def _training_texts(network: AttentionNetwork, datamodule: AttentionDataModule) -> EncodedDataset:
+    from lightning_attn.data.encoded import EncodedDataset
+
     if network.schema.vocabulary_size is None:
         raise InputError("An index of neighbours is made of texts, and the network reads features of instances.")
     check_same_data(network.schema, datamodule.schema)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,9 +14,11 @@ from torch import Tensor
 from lightning_attn.attribution.base import get
 from lightning_attn.attribution.lafa.build import ARRAYS, Description, build_index, read_description
 from lightning_attn.attribution.lafa.reading import fingerprint
-from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
+
+if TYPE_CHECKING:  # data bring Lightning along, which explaining does without
+    from lightning_attn.data.base import AttentionDataModule
 
 
 @dataclass
