@@ -8,6 +8,7 @@ from lightning_attn.callbacks.epoch_lines import EpochLines
 from lightning_attn.callbacks.faithfulness import FaithfulnessCallback
 from lightning_attn.callbacks.instances import InstanceCallback
 from lightning_attn.callbacks.predictions import AnswersFile, PredictionsFile
+from lightning_attn.callbacks.selection import SelectionCallback
 from lightning_attn.callbacks.shortcut import ShortcutProbe
 from lightning_attn.callbacks.step_seed import StepSeed
 
@@ -21,6 +22,7 @@ __all__ = [
     "FaithfulnessCallback",
     "InstanceCallback",
     "PredictionsFile",
+    "SelectionCallback",
     "ShortcutProbe",
     "StepSeed",
 ]

@@ -14,6 +14,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.ops.randomness import example_keys
@@ -22,6 +23,7 @@ from lightning_attn.types import Batch
 T = TypeVar("T")
 Split = Literal["val", "test"]
 SPLITS: tuple[Split, ...] = ("val", "test")
+_ROWS = 64  # of a batch of training examples
 _NEVER = torch.iinfo(torch.int64).max
 
 
@@ -243,3 +245,26 @@ def gathered(trainer: Trainer, items: Sequence[T]) -> list[T]:
     parts: list[list[T]] = [[] for _ in range(trainer.world_size)]
     torch.distributed.all_gather_object(parts, list(items))
     return [item for part in parts for item in part]
+
+
+def training_batches(trainer: Trainer, network: AttentionNetwork, count: int, seed: int) -> list[Batch]:
+    """A sample of the training examples, the same on every process, as the network attends to them.
+
+    Args:
+        trainer: Whose data module has them.
+        network: On the device where they are wanted.
+        count: How many at most.
+        seed: Another seed, other examples.
+
+    Returns:
+        Padded batches, examples of similar lengths together; empty where the data module is not of this package, or has
+        no training split.
+    """
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, AttentionDataModule) or "train" not in data.splits:
+        return []
+    dataset = data.dataset("train")
+    rows = example_keys(torch.arange(len(dataset)), seed).argsort()[:count]
+    rows = rows[torch.as_tensor(dataset.lengths)[rows].argsort(stable=True)]  # little padding
+    device = next(network.parameters()).device
+    return [network.attendable(dataset[part.tolist()].to(device).padded()) for part in torch.split(rows, _ROWS)]

@@ -9,8 +9,7 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning import LightningModule, Trainer
 
-from lightning_attn.callbacks.sampled import SampledCallback, Split, gathered, network_of
-from lightning_attn.data.base import AttentionDataModule
+from lightning_attn.callbacks.sampled import SampledCallback, Split, gathered, network_of, training_batches
 from lightning_attn.errors import InputError
 from lightning_attn.metrics.functional.evaluators import Evaluator, MaskJudge, Training
 from lightning_attn.metrics.shortcut import JUDGED, PROBES, Probes, Rows, distinct_rows, figures, probe_rows
@@ -19,11 +18,8 @@ from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.compatibility import check_black_box
 from lightning_attn.networks.trained import TrainedNetwork
 from lightning_attn.ops.evaluation import evaluating
-from lightning_attn.ops.randomness import example_keys
 from lightning_attn.tasks import AttentionClassifier, BlackBoxExplainer
 from lightning_attn.types import Batch
-
-_BATCH = 64
 
 
 class ShortcutProbe(SampledCallback):
@@ -159,26 +155,16 @@ class ShortcutProbe(SampledCallback):
         if not any(name in JUDGED for name in self.probes.names):
             return None
         if self._judge is None:
-            batches = self._training_batches(trainer, network)
+            batches = training_batches(trainer, network, self.train_examples, self.seed)
             if not batches:
+                reason = "Evaluators learn from the training split of a data module of this package."
+                self._tell(", ".join(JUDGED), reason)
                 return None
             distribution = self.distribution or network.random_counterpart
             self._judge = MaskJudge(network.schema, batches, distribution, self.training)
         with torch.no_grad(), evaluating(network):
             masks = [network(network.read_query(batch)).attention for batch in self._judge.batches]
         return self._judge.learn(masks)
-
-    def _training_batches(self, trainer: Trainer, network: AttentionNetwork) -> list[Batch]:
-        """Training examples, the same on every process, as the network attends to them."""
-        data = getattr(trainer, "datamodule", None)
-        if not isinstance(data, AttentionDataModule) or "train" not in data.splits:
-            self._tell(", ".join(JUDGED), "Evaluators learn from the training split of a data module of this package.")
-            return []
-        dataset = data.dataset("train")
-        rows = example_keys(torch.arange(len(dataset)), self.seed).argsort()[: self.train_examples]
-        rows = rows[torch.as_tensor(dataset.lengths)[rows].argsort(stable=True)]  # little padding
-        device = next(network.parameters()).device
-        return [network.attendable(dataset[part.tolist()].to(device).padded()) for part in torch.split(rows, _BATCH)]
 
     def _tell(self, name: str, reason: str) -> None:
         """Say once why something is not logged."""

@@ -229,3 +229,38 @@ def bootstrap_interval(values: Array, seed: int = 0, draws: int = 1000) -> tuple
     means = [values[generator.integers(len(values), size=len(values))].mean() for _ in range(draws)]
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class MaskProbe:
+    """What a logistic regression says from masks alone, held out.
+
+    Attributes:
+        accuracy: Share of examples whose class it names; NaN if there is no result.
+        bits: ``(H(Y) - NLL) / ln 2``; NaN if there is no result.
+        reason: Empty, or why there is no result.
+    """
+
+    accuracy: float = math.nan
+    bits: float = math.nan
+    reason: str = ""
+
+
+def mask_probe(features: Array, target: NDArray[np.int64], folds: int = 5, seed: int = 0) -> MaskProbe:
+    """How well a class can be told from a description of masks; the probe of :func:`leaked_bits` for any features.
+
+    Args:
+        features: Shape ``(N, F)``.
+        target: Class indices, shape ``(N,)``. Classes with fewer than two examples in each fold are left out.
+        folds: Parts of the data, at least 2.
+        seed: Of the parts.
+    """
+    classes, counts = np.unique(target, return_counts=True)
+    usable = classes[counts >= 2 * folds]
+    if len(usable) < 2:
+        return MaskProbe(reason=f"Fewer than two classes have {2 * folds} examples, which {folds} folds need.")
+    used = np.isin(target, usable)
+    features, target = features[used], np.searchsorted(usable, target[used])
+    predicted = _held_out(features, target, folds, seed)
+    accuracy = float((predicted.argmax(axis=1) == target).mean())
+    return MaskProbe(accuracy, float(_bits(predicted, target).mean()))
