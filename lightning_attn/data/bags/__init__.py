@@ -1,11 +1,10 @@
 """Bags of instances: made by a seed, with known important instances, or read from files."""
 
-from lightning_attn.data.bags.array_module import BagArrayDataModule
+from lightning_attn.data.bags.arrays import BagArrayDataModule
 from lightning_attn.data.bags.base import SetDataModule
-from lightning_attn.data.bags.batches import BagBatches
 from lightning_attn.data.bags.bayes import class_posterior
 from lightning_attn.data.bags.confounders import Confounder, CorrelatedBackground, Poison
-from lightning_attn.data.bags.dataset import BagDataset, Bags
+from lightning_attn.data.bags.dataset import BagBatches, BagDataset, Bags
 from lightning_attn.data.bags.digit_pairs import DigitPairsDataModule
 from lightning_attn.data.bags.modalities import (
     MNIST,
@@ -18,9 +17,8 @@ from lightning_attn.data.bags.modalities import (
     PooledModality,
     Sentences,
 )
-from lightning_attn.data.bags.sizes import BagSize, FixedSize, NormalSize
-from lightning_attn.data.bags.synthetic import BagDataModule
-from lightning_attn.data.bags.table_module import BagTableDataModule
+from lightning_attn.data.bags.synthetic import BagDataModule, BagSize, FixedSize, NormalSize
+from lightning_attn.data.bags.tables import BagTableDataModule
 from lightning_attn.data.bags.tasks import (
     BagTask,
     Conjunction,

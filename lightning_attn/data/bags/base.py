@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from pytorch_lightning.utilities import rank_zero_info
 from torch.utils.data import DataLoader
+from typing_extensions import override
 
-from lightning_attn.data.bags.batches import BagBatches
-from lightning_attn.data.bags.dataset import BagDataset
-from lightning_attn.data.bags.streams import SPLITS
+from lightning_attn.data.bags.dataset import SPLITS, BagBatches, BagDataset
 from lightning_attn.data.base import AttentionDataModule, _as_it_is, _Loader
 from lightning_attn.data.labels import count_classes
 from lightning_attn.errors import InputError
@@ -40,25 +39,15 @@ class SetDataModule(AttentionDataModule):
     Training batches mix large and small bags; see `BagBatches`.
 
     Args:
-        batch_size: Bags of a training batch at most, on each process.
-        seed: Decides the order of training bags, and whatever is drawn when splits are made; 0 or more.
-        num_workers: Processes that make batches beside the main one.
-        evaluation_batch_size: Bags of a batch in validation, test and prediction; None means ``batch_size``.
         max_instances: Instances of a batch at most, so that a batch of large bags has fewer of them; None for no limit.
+        **kwargs: See `AttentionDataModule`; an example is a bag.
 
     Raises:
         InputError: A number is out of its range.
     """
 
-    def __init__(
-        self,
-        batch_size: int = 32,
-        seed: int = 0,
-        num_workers: int = 0,
-        evaluation_batch_size: int | None = None,
-        max_instances: int | None = None,
-    ) -> None:
-        super().__init__(batch_size, seed, num_workers, evaluation_batch_size)
+    def __init__(self, max_instances: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         if max_instances is not None and max_instances < 1:
             raise InputError(f"{type(self).__name__} needs max_instances of at least 1, not {max_instances}.")
         self.max_instances = max_instances
@@ -74,21 +63,17 @@ class SetDataModule(AttentionDataModule):
         """
 
     @property
+    @override
     def schema(self) -> DataSchema:
-        """What a network must know of the data; there after :meth:`setup` or :meth:`restore`."""
         return self._ready.schema if self._restored is None else self._restored
 
     @property
+    @override
     def splits(self) -> list[str]:
-        """Names of the splits there are, among ``train``, ``val`` and ``test``; there after :meth:`setup`."""
         return [split for split in SPLITS if split in self._ready.splits]
 
+    @override
     def dataset(self, split: str) -> BagDataset:
-        """The bags of a split.
-
-        Raises:
-            InputError: The data have no such split.
-        """
         if split not in self.splits:
             raise InputError(f"The data have no {split} split; they have {', '.join(self.splits)}.")
         return self._ready.splits[split]
@@ -107,8 +92,8 @@ class SetDataModule(AttentionDataModule):
         values = dict(state["schema"])
         if values["feature_shape"] is None:
             raise InputError("The checkpoint was trained on texts, and these data are bags; give it texts.")
-        given = {name: value for name, value in values.items() if value is not None}
-        tuples = {name: tuple(given[name]) for name in ("class_names", "feature_shape", "grid") if name in given}
+        names = ("class_names", "feature_shape", "grid")  # lists where they come from JSON
+        tuples = {name: tuple(values[name]) for name in names if values.get(name) is not None}
         self._restored = DataSchema(**{**values, **tuples})
         self._opened = None
 
@@ -127,13 +112,13 @@ class SetDataModule(AttentionDataModule):
             return
         opened = self.open()
         if self._restored is not None:
-            for what, known, found in (
+            for what, expected, actual in (
                 ("instances of shape", self._restored.feature_shape, opened.schema.feature_shape),
                 ("the classes", self._restored.class_names, opened.schema.class_names),
                 ("a grid of patches", self._restored.grid, opened.schema.grid),
             ):
-                if known != found:
-                    raise InputError(f"The checkpoint was trained on {what} {known}, but these data have {found}.")
+                if expected != actual:
+                    raise InputError(f"The checkpoint was trained on {what} {expected}, but these data have {actual}.")
         self._opened = opened
         rank_zero_info(self.describe())
 
@@ -143,6 +128,7 @@ class SetDataModule(AttentionDataModule):
             raise InputError(f"{type(self).__name__} has no data yet: call prepare_data() and setup() first.")
         return self._opened
 
+    @override
     def _loader(self, split: str, batch_size: int, shuffle: bool = False) -> tuple[DataLoader[Batch], BagBatches]:
         dataset = self.dataset(split)
         batches = BagBatches(
@@ -164,7 +150,7 @@ def _summary(split: str, dataset: BagDataset, names: tuple[str, ...]) -> str:
     shares = ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
     text = f"{split}: {len(dataset):,} bags ({shares}) of {sizes.min():,} to {sizes.max():,} instances"
     if (evidence := dataset.evidence) is not None:
-        known = evidence[~np.isnan(evidence)]
-        if len(known):
-            text += f", {100 * (known > 0).mean():.1f} % of them evidence"
+        judged = evidence[~np.isnan(evidence)]
+        if len(judged):
+            text += f", {100 * (judged > 0).mean():.1f} % of them evidence"
     return f"{text}."

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_attn.data.bags.streams import SPLITS
+from lightning_attn.data.bags.dataset import SPLITS
 from lightning_attn.data.encoded import Array
 from lightning_attn.errors import InputError
 
@@ -110,10 +110,10 @@ class Poison(Confounder):
     def kinds(self, draft: Draft, reserved: Array, generator: np.random.Generator) -> Array:
         """A background instance, any one of the bag, is exchanged."""
         first = draft.labels == 0
-        chosen = (~first if draft.split == "test" else first) & (generator.random(len(draft.labels)) < self.share)
-        # One place a bag: among the background instances in random order, the first of each bag.
+        poisoned = (~first if draft.split == "test" else first) & (generator.random(len(draft.labels)) < self.share)
+        # One place per bag: among the background instances in random order, the first of each bag.
         places = generator.permutation(np.flatnonzero(draft.replaceable))
         bags, where = np.unique(draft.bag[places], return_index=True)
         kinds: Array = draft.kinds.copy()
-        kinds[places[where[chosen[bags]]]] = reserved[0]
+        kinds[places[where[poisoned[bags]]]] = reserved[0]
         return kinds

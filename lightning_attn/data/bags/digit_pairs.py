@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from typing_extensions import override
 
 from lightning_attn.data.bags.base import Opened, SetDataModule
 from lightning_attn.data.bags.dataset import BagDataset, Bags
 from lightning_attn.data.bags.modalities import Digits, PooledModality
-from lightning_attn.data.bags.streams import stream
+from lightning_attn.data.bags.modalities.base import stream
 from lightning_attn.data.encoded import Array
 from lightning_attn.errors import InputError
 from lightning_attn.types import DataSchema
@@ -41,10 +44,7 @@ class DigitPairsDataModule(SetDataModule):
         train_size: Training pairs, at least 2.
         val_size: Validation pairs, at least 1.
         test_size: Test pairs, at least 1.
-        batch_size: Pairs of a training batch, on each process.
-        seed: Decides the pairs and the order of training pairs.
-        num_workers: Processes that make batches beside the main one; 0 is fastest.
-        evaluation_batch_size: Pairs of a batch in validation, test and prediction; None means ``batch_size``.
+        **kwargs: See `SetDataModule`; ``seed`` decides the pairs, too.
 
     Raises:
         InputError: A number is out of its range.
@@ -57,12 +57,9 @@ class DigitPairsDataModule(SetDataModule):
         train_size: int = 4000,
         val_size: int = 1000,
         test_size: int = 1000,
-        batch_size: int = 32,
-        seed: int = 0,
-        num_workers: int = 0,
-        evaluation_batch_size: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(batch_size, seed, num_workers, evaluation_batch_size)
+        super().__init__(**kwargs)
         self.modality = modality or Digits(letters=(3, 8))
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         for name, value in (("patch", patch), *((f"{split}_size", count) for split, count in self.sizes.items())):
@@ -70,13 +67,8 @@ class DigitPairsDataModule(SetDataModule):
                 raise InputError(f"DigitPairsDataModule needs {name} of at least {least}, not {value}.")
         self.patch = patch
 
+    @override
     def open(self) -> Opened:
-        """Make the pairs of each split.
-
-        Raises:
-            InputError: The modality has no images, or only two classes, or cannot read its files; or the patches do not
-            cover its images.
-        """
         if self.modality.num_kinds < 3:
             raise InputError(
                 f"DigitPairsDataModule takes its distractors from a third class, but {self.modality.describe()} has "

@@ -73,8 +73,8 @@ class BagTask(ABC):
         turn = row // len(self.classes)
         present = np.zeros((count, 2), dtype=bool)
         for label, cases in enumerate(self.cases):
-            chosen = wanted == label
-            present[chosen] = np.array(cases)[turn[chosen] % len(cases)]
+            rows = wanted == label
+            present[rows] = np.array(cases)[turn[rows] % len(cases)]
         return wanted, present
 
     def counts(self, sizes: Array, drawn: Array, wanted: Array, present: Array) -> Array:

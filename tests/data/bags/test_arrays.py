@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_attn.data.bags import BagArrayDataModule, store
+from lightning_attn.data.bags import BagArrayDataModule, stored
 from lightning_attn.errors import InputError
 
 SIZES = [3, 1, 2, 4, 1, 2, 3, 1]
@@ -88,7 +88,7 @@ def test_parts_add_up_to_the_whole(tmp_path_factory: pytest.TempPathFactory, siz
     label = np.arange(len(sizes)) % 2
     np.savez(folder / "a.npz", features=features, sizes=np.array(sizes), label=label)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lightning_attn.data.bags.store.CHUNK", 12 * rows)
+        patch.setattr("lightning_attn.data.bags.stored.CHUNK", 12 * rows)
         data = opened(folder / "a.npz", val_share=0, test_share=0, cache_dir=folder / "cache")
     np.testing.assert_array_equal(data.dataset("train").features, features)
     assert data.dataset("train").lengths.tolist() == sizes
@@ -152,7 +152,7 @@ CHANGES = {
         {"features": np.array([[1.0], [1.0, 2.0]], dtype=object)},
         "holds object; it should hold numbers, all in",
     ),
-    "flat": ({"features": np.zeros(17)}, "features has the shape (17,); it should be one row an instance"),
+    "flat": ({"features": np.zeros(17)}, "features has the shape (17,); it should be one row per instance"),
     "strings": ({"features": np.full((17, 2), "x")}, "it should hold numbers"),
     "key": (
         {"keys": np.array([[0, 2], [1, 1]])},
@@ -166,7 +166,7 @@ CHANGES = {
     "keys": ({"keys": np.array([1, 2])}, "keys should be whole numbers of shape (K, 2), not int64 of shape (2,)"),
     "two": (
         {"key": np.zeros(17)},
-        "has key (a number an instance) and keys (pairs of bag and instance); leave one out",
+        "has key (a number per instance) and keys (pairs of bag and instance); leave one out",
     ),
     "range": ({"keys": None, "key": np.full(17, 2.0)}, "instance 0 of the bag 'b0' has the key 2; it should be from 0"),
     "length": ({"keys": None, "key": np.zeros(5)}, "key has the shape (5,), but there are 17 instances"),
@@ -183,7 +183,7 @@ CHANGES = {
         "label has 2 columns, but there are 1 class_na",
     ),
     "double": ({"id": np.array(["b0"] * 8)}, "has two bags of the id 'b0'"),
-    "ids": ({"id": np.array(["b0"])}, "id has the shape (1,); it should be one value a bag"),
+    "ids": ({"id": np.array(["b0"])}, "id has the shape (1,); it should be one value per bag"),
     "split": ({"split": np.array(["train"] * 7 + ["rest"])}, "the bag 'b7' is of the split 'rest'; it should be train"),
     "missing": ({"sizes": None}, "has no array 'sizes'; it has features, label, id, keys"),
     "sizes": ({"sizes": np.array(SIZES) * 1.0}, "sizes should be whole numbers of shape (B,), not float64"),
@@ -273,4 +273,4 @@ def test_instances_are_never_in_memory_together(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert instances == 100_000
-    assert peak < 3 * store.CHUNK < 51_200_000
+    assert peak < 3 * stored.CHUNK < 51_200_000

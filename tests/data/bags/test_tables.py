@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_attn.data.bags import BagTableDataModule, store
+from lightning_attn.data.bags import BagTableDataModule, stored
 from lightning_attn.errors import InputError
 
 HEADER = "bag,instance,feature1,feature2,label,key"
@@ -109,8 +109,7 @@ def test_a_table_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     rows = rows_of(bags=300)
     path = write(tmp_path / "a.csv", [rows[place] for place in np.random.default_rng(0).permutation(len(rows))])
     whole = by_name(opened(path, instance="instance", key="key"))
-    monkeypatch.setattr(store, "CHUNK", 64)
-    monkeypatch.setattr("lightning_attn.data.bags.table_parts.CHUNK", 512)
+    monkeypatch.setattr(stored, "CHUNK", 512)
     parts = by_name(opened(path, instance="instance", key="key", cache_dir=tmp_path / "other"))
     assert parts == whole
     assert len(whole) == 300
@@ -340,7 +339,7 @@ def test_bad_parquet_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "is empty: it should hold one instance a row"),
+        (b"", "is empty: it should hold one instance per row"),
         (HEADER.encode() + b"\n", "has no rows below its header"),
         (HEADER.encode() + b"\nb0,i0,1,2,\xff,0\n", "line 2, is not UTF-8"),
     ],
@@ -415,7 +414,7 @@ def test_paths_that_lead_nowhere_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ({"key": "k", "keys": "ks"}, r"Give key \('k', a number an instance\) or keys"),
+        ({"key": "k", "keys": "ks"}, r"Give key \('k', a number per instance\) or keys"),
         ({"keys": "ks"}, "say in which column those are, with instance"),
         ({"val_share": 0.6, "test_share": 0.4}, "add up to below 1"),
     ],

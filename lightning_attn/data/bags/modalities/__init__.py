@@ -1,10 +1,8 @@
 """What the instances of generated bags look like."""
 
 from lightning_attn.data.bags.modalities.base import GeneratedModality, Modality, PooledModality
-from lightning_attn.data.bags.modalities.expression import ExpressionCounts
-from lightning_attn.data.bags.modalities.gaussian import GaussianClusters
+from lightning_attn.data.bags.modalities.generated import ExpressionCounts, GaussianClusters, MotifSequences
 from lightning_attn.data.bags.modalities.images import MNIST, Digits
-from lightning_attn.data.bags.modalities.motif import MotifSequences
 from lightning_attn.data.bags.modalities.sentences import Sentences
 
 __all__ = [

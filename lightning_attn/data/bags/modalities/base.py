@@ -1,18 +1,31 @@
-"""What instances look like: `Modality`; made up, `GeneratedModality`, or of a data set, `PooledModality`."""
+"""What instances look like, `Modality`: made up, `GeneratedModality`, or of a data set, `PooledModality`; `stream`."""
 
 from __future__ import annotations
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import numpy as np
 
-from lightning_attn.data.bags.streams import SPLITS, stream
+from lightning_attn.data.bags.dataset import SPLITS
 from lightning_attn.data.encoded import Array
 from lightning_attn.errors import InputError
 
 POOLS = (0.6, 0.2, 0.2)  # of the instances of a data set without splits of its own
 TRIES = 200  # a split owns a quarter of all content at least: so many failures mean that there is hardly any content
+
+
+def stream(seed: int, purpose: str, split: str = "") -> np.random.Generator:
+    """A generator (PCG64) that depends on its arguments alone: the same on every machine, independent of others.
+
+    Args:
+        seed: Of the data module, 0 or more.
+        purpose: What is drawn, such as ``sizes``; two purposes never share numbers.
+        split: The split it is drawn for; "" for what all splits share, such as the centres of clusters.
+    """
+    key = [zlib.crc32(word.encode()) for word in (purpose, split)]  # hash() differs from process to process
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
 
 
 class Modality(ABC):
@@ -139,7 +152,7 @@ def divide(labels: Array, seed: int) -> dict[str, Array]:
         ends = np.rint(np.cumsum(POOLS) * len(rows)).astype(np.int64)
         for split, part in zip(SPLITS, np.split(rows, ends[:-1]), strict=True):
             parts[split].append(part)
-    return {split: np.sort(np.concatenate(found)) for split, found in parts.items()}
+    return {split: np.sort(np.concatenate(rows)) for split, rows in parts.items()}
 
 
 def owned(content: Array, split: str) -> Array:

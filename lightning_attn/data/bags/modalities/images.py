@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import math
+import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from lightning_attn.data.bags.modalities.base import PooledModality, divide
-from lightning_attn.data.bags.modalities.idx import PUBLISHED, parse_idx, unpacked
-from lightning_attn.data.bags.streams import stream
+from lightning_attn.data.bags.modalities.base import PooledModality, divide, stream
 from lightning_attn.data.encoded import Array
+from lightning_attn.data.files import open_binary
 from lightning_attn.errors import InputError
 
 MNIST_FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+UNSIGNED_BYTE = 8  # type of the values of an idx file
+#: md5 of MNIST's files. Of the files themselves: there are archives with the same content and other checksums.
+PUBLISHED = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
 VAL_SHARE = 1 / 6  # of the training images: as many as there are test images
 
@@ -46,9 +57,9 @@ class Digits(PooledModality):
         """The images of a split."""
         from sklearn.datasets import load_digits  # a second to import
 
-        found = load_digits()
-        rows = divide(found.target, seed)[split]
-        return (found.images[rows, None] / 16).astype(np.float32), found.target[rows]
+        digits = load_digits()
+        rows = divide(digits.target, seed)[split]
+        return (digits.images[rows, None] / 16).astype(np.float32), digits.target[rows]
 
     def describe(self) -> str:
         """With the letters."""
@@ -95,16 +106,16 @@ class MNIST(PooledModality):
             for digit in range(10):
                 rows = generator.permutation(np.flatnonzero(labels == digit))
                 held[rows[: round(VAL_SHARE * len(rows))]] = True
-            chosen = held if split == "val" else ~held
-            images, labels = images[chosen], labels[chosen]
+            rows_of_split = held if split == "val" else ~held
+            images, labels = images[rows_of_split], labels[rows_of_split]
         return images[:, None].astype(np.float32) / np.float32(255), labels.astype(np.int64)
 
     def describe(self) -> str:
         """With the letters, and whether the files are those that were published."""
         for part in MNIST_FILES:
             self._images(part)
-        known = "the published files" if self._md5 == PUBLISHED else "not the published files of MNIST"
-        return f"MNIST ({known}; A is {self.letters[0]}, B is {self.letters[1]})"
+        origin = "the published files" if self._md5 == PUBLISHED else "not the published files of MNIST"
+        return f"MNIST ({origin}; A is {self.letters[0]}, B is {self.letters[1]})"
 
     def _file(self, name: str) -> Path:
         for candidate in (self.path / f"{name}.gz", self.path / name):
@@ -141,3 +152,41 @@ def _digits(letters: Sequence[int], owner: object) -> tuple[str, ...]:
     if any(not 0 <= letter <= 9 for letter in letters):
         raise InputError(f"{type(owner).__name__} needs letters from 0 to 9, not {list(letters)}.")
     return tuple(str(letter) for letter in letters)
+
+
+def unpacked(path: Path) -> bytes:
+    """The content of a file; ``.gz`` is unpacked.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    try:
+        with open_binary(path) as file:
+            return file.read()
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise InputError(f"{path} is damaged: it cannot be unpacked.") from None
+
+
+def parse_idx(content: bytes, dims: int, path: Path) -> Array:
+    """Unsigned bytes in ``dims`` dimensions.
+
+    Big-endian: two zero bytes, the type (8), the number of dimensions, each dimension in 32 bits, and the values.
+
+    Args:
+        content: What the file holds.
+        dims: How many dimensions it should have.
+        path: Its name, for messages.
+
+    Raises:
+        InputError: The file is damaged, or holds something else.
+    """
+    header = 4 + 4 * dims
+    if len(content) < header or content[:4] != bytes((0, 0, UNSIGNED_BYTE, dims)):
+        raise InputError(f"{path} is no idx file of bytes in {dims} dimensions: it begins with {content[:4].hex(' ')}.")
+    shape = struct.unpack(f">{dims}I", content[4:header])
+    if len(content) - header != math.prod(shape):
+        raise InputError(
+            f"{path} should hold {math.prod(shape):,} values ({' x '.join(map(str, shape))}), but holds "
+            f"{len(content) - header:,}: it is damaged."
+        )
+    return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)

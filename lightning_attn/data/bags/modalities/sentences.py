@@ -9,8 +9,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from lightning_attn.data import cache
+from lightning_attn.data.bags.dataset import SPLITS
 from lightning_attn.data.bags.modalities.base import PooledModality, divide, positive
-from lightning_attn.data.bags.streams import SPLITS
 from lightning_attn.data.encoded import Array
 from lightning_attn.data.files import existing
 from lightning_attn.data.labels import find_classes
@@ -92,14 +92,14 @@ class Sentences(PooledModality):
         """Sentences, labels and splits ("" if the table has none), each sentence once."""
         if self._rows is None:
             columns = [self.text, self.label]
-            found: dict[str, tuple[str, str]] = {}
+            rows: dict[str, tuple[str, str]] = {}
             tables = find_tables(existing(self.path, "table of sentences"))
             with cache.scratch(cache.cache_root(None)) as scratch:
                 for split, files in tables.items():
                     table = read_tables(files, columns, columns, scratch)
                     for text, label in zip(table.columns[self.text], table.columns[self.label], strict=True):
-                        found.setdefault(str(text), (str(label), split if len(tables) > 1 else ""))
-            self._rows = [*found], [label for label, _ in found.values()], [split for _, split in found.values()]
+                        rows.setdefault(str(text), (str(label), split if len(tables) > 1 else ""))
+            self._rows = [*rows], [label for label, _ in rows.values()], [split for _, split in rows.values()]
         return self._rows
 
     def _embedded(self, seed: int) -> tuple[dict[str, Array], Array]:
@@ -135,6 +135,6 @@ class Sentences(PooledModality):
             analysis = TruncatedSVD(self.dim, random_state=seed).fit(weights.transform(counts[train]))
             vectors = analysis.components_.T
         else:
-            found, _ = read_word_vectors(existing(self.vectors, "file of word vectors"), processor)
-            vectors = np.nan_to_num(found.astype(np.float64))
+            read, _ = read_word_vectors(existing(self.vectors, "file of word vectors"), processor)
+            vectors = np.nan_to_num(read.astype(np.float64))
         return normalize(weights.transform(counts) @ vectors).astype(np.float32)  # type: ignore[no-any-return]
