@@ -21,6 +21,7 @@ from lightning_attn.data.bags.stored import (
     StoredBagDataModule,
     find_bag_files,
     first_bad,
+    listed,
     rows_per_chunk,
 )
 from lightning_attn.data.encoded import Array, offsets_of
@@ -245,7 +246,7 @@ def _h5_openers(path: Path, unpacked: Path, stack: ExitStack) -> dict[str, Calla
 def _read_bags(arrays: ArrayFile, split: str, instances: InstanceFile) -> RawBags:
     path = arrays.path
     if missing := [name for name in REQUIRED if name not in arrays.names]:
-        raise InputError(f"{path} has no array {missing[0]!r}; it has {', '.join(arrays.names) or 'none'}.")
+        raise InputError(f"{path} has no array {missing[0]!r}; it has {listed(arrays.names)}.")
     sizes = _whole(arrays, "sizes")
     names = _strings(arrays, "id", len(sizes)) or [str(number) for number in range(len(sizes))]
     if len(again := np.flatnonzero(np.unique(names, return_counts=True)[1] > 1)):
@@ -336,7 +337,8 @@ def _evidence(arrays: ArrayFile, offsets: Array, names: list[str]) -> Array | No
         evidence = arrays.read("key")
         if evidence.dtype.kind not in "fiub":
             raise InputError(f"{path}: key holds {evidence.dtype}; it should hold numbers from 0 to 1.")
-        evidence = evidence.astype(np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused as above 1
+            evidence = evidence.astype(np.float32)
         if evidence.shape != (offsets[-1],):
             raise InputError(f"{path}: key has the shape {evidence.shape}, but there are {offsets[-1]:,} instances.")
         if len(wrong := np.flatnonzero((evidence < 0) | (evidence > 1))):

@@ -154,11 +154,12 @@ def _tensor(array: Array) -> Tensor:
 class BagBatches(BucketBatches):
     """Yields lists of rows of bags, for packed batches, which need not hold bags of about equal size.
 
-    Training (``shuffle=True``): bags are sorted by size into as many bags per layer as there are batches, equal sizes
-    in random order; each batch gets one bag of every layer at random. So large and small bags mix, all batches cost
-    about the same, none is over ``max_instances``, and there are as many in every epoch. Evaluation
-    (``shuffle=False``): bags of about equal size together, because measurements pad; with ``max_instances`` a batch has at most so many
-    positions, padding included. For the rest see `BucketBatches`: deterministic, and exact on any number of ranks.
+    Training (``shuffle=True``): bags are sorted by size into as many bags per layer as there are batches, equal
+    sizes in random order; each batch gets one bag of every layer at random. So large and small bags mix, all
+    batches cost about the same, none is over ``max_instances``, and there are as many in every epoch. Evaluation
+    (``shuffle=False``): bags of about equal size together, because measurements pad; with ``max_instances`` a batch
+    has at most so many positions, padding included. For the rest see `BucketBatches`: deterministic, and exact on
+    any number of ranks.
 
     Args:
         lengths: Instances of each bag, shape ``(N,)``.

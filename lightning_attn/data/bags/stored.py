@@ -102,6 +102,11 @@ def first_bad(rows: Array) -> tuple[int, int] | None:
     return int(row), int(column)
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names out of a file for a message, in one line whatever they hold."""
+    return ", ".join(name if name.isprintable() else repr(name) for name in names) or "none"
+
+
 def kind_of(path: Path) -> str:
     """The ending that says how a file is to be read, without that of its compression."""
     return Path(path.stem).suffix if path.suffix in COMPRESSED else path.suffix
@@ -296,7 +301,7 @@ class StoredBagDataModule(SetDataModule):
         splits = {split: np.flatnonzero(split_of_bag == split) for split in SPLITS if (split_of_bag == split).any()}
         notes = [f"Found {', '.join(splits)}." if any(raw.splits) else f"Found {len(raw.splits):,} bags."]
         if raw.ignored:
-            notes.append(f"Ignored {', '.join(raw.ignored)}.")
+            notes.append(f"Ignored {listed(raw.ignored)}.")
         if "train" not in splits:
             return splits, notes
         whole = len(splits["train"])

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import lzma
-import zlib
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped]  # comes with `datasets`
-import pyarrow.compute as pc  # type: ignore[import-untyped]
-from pyarrow import csv as arrow_csv
-from pyarrow import parquet as arrow_parquet
-from rich.console import Console
-from rich.progress import open as open_with_bar
+import pyarrow.compute as pc  # type: ignore[import-untyped]  # comes with `datasets`
 from typing_extensions import override
 
-from lightning_attn.data.bags import stored
 from lightning_attn.data.bags.stored import (
     InstanceFile,
     RawBags,
@@ -31,14 +20,22 @@ from lightning_attn.data.bags.stored import (
     first_bad,
     kind_of,
 )
+from lightning_attn.data.bags.table_files import (
+    DAMAGED,
+    Columns,
+    Numbering,
+    batches,
+    coded,
+    csv_rows,
+    explain,
+    floats,
+    is_list,
+    lists,
+    strings,
+)
 from lightning_attn.data.encoded import Array
-from lightning_attn.data.files import read_lines
-from lightning_attn.data.progress import track
 from lightning_attn.data.tables import SEPARATORS, split_of
 from lightning_attn.errors import InputError
-
-LONG = 50_000_000  # bytes; less is read before a bar could be
-DAMAGED = (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, lzma.LZMAError, zlib.error, gzip.BadGzipFile)
 
 
 class BagTableDataModule(StoredBagDataModule):
@@ -104,70 +101,6 @@ class BagTableDataModule(StoredBagDataModule):
         return TableReader(self.columns, instances).read(self.files())
 
 
-@dataclass
-class Columns:
-    """The columns of a table of instances; see `BagTableDataModule`."""
-
-    bag: str
-    features: str | list[str]
-    label: str | list[str]
-    instance: str | None = None
-    key: str | None = None
-    keys: str | None = None
-    split: str | None = None
-
-    @property
-    def texts(self) -> list[str]:
-        """The columns that are read as strings, whatever they look like."""
-        single = [self.label] if isinstance(self.label, str) else []
-        return [name for name in (self.bag, *single, self.instance, self.keys, self.split) if name is not None]
-
-    @property
-    def numbers(self) -> list[str]:
-        """The columns of numbers, other than features."""
-        several = [] if isinstance(self.label, str) else self.label
-        return [name for name in (*several, self.key) if name is not None]
-
-    def feature_names(self, present: Sequence[str], source: str) -> list[str]:
-        """The columns of features among those of a file.
-
-        Raises:
-            InputError: A column is missing or there twice.
-        """
-        for name in (*self.texts, *self.numbers, *([] if isinstance(self.features, str) else self.features)):
-            if name not in present:
-                raise InputError(f"{source} has no column {name!r}; it has {', '.join(present)}.")
-        if doubled := {name for name in present if present.count(name) > 1}:
-            raise InputError(f"{source} has the column {min(doubled)!r} twice; rename one.")
-        if not isinstance(self.features, str):
-            return list(self.features)
-        others = {*self.texts, *self.numbers}
-        names = [name for name in present if name.startswith(self.features) and name not in others]
-        if not names:
-            raise InputError(
-                f"{source} has no column that begins with {self.features!r}, as features should; it has "
-                f"{', '.join(present)}."
-            )
-        return names
-
-
-class Numbering:
-    """Values numbered from 0 as they first appear."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[Any, int] = {}
-
-    @property
-    def values(self) -> list[Any]:
-        """The values, by number."""
-        return list(self._numbers)
-
-    def numbers(self, codes: Array, values: Iterable[Hashable]) -> Array:
-        """The number of each row's value, shape ``(n,)``; rows have codes, which are positions among the values."""
-        numbers = [self._numbers.setdefault(value, len(self._numbers)) for value in values]
-        return np.array(numbers, dtype=np.int32)[codes]
-
-
 class TableReader:
     """Reads tables of instances, some rows at a time.
 
@@ -224,11 +157,11 @@ class TableReader:
     def _parts(self, path: Path, split: str) -> Iterator[Array]:
         """Features of some rows after others; what else the rows hold is kept."""
         try:
-            for batch, names in _batches(path, self.columns):
+            for batch, names in batches(path, self.columns):
                 yield self._part(path, split, batch, names)
         except DAMAGED as error:
             if kind_of(path) != ".parquet":
-                _explain(path, self.columns)
+                explain(path, self.columns)
             text = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             raise InputError(f"{path} cannot be read as {kind_of(path)} ({text}).") from error
 
@@ -241,7 +174,7 @@ class TableReader:
                 f"{path} has {len(names)} columns of features, {names[0]} to {names[-1]}, but the files before it have "
                 f"{len(first)}, {first[0]} to {first[-1]}."
             )
-        codes, ids = _coded(batch.column(columns.bag))
+        codes, ids = coded(batch.column(columns.bag))
         if (row := _first(np.array([name == "" for name in ids])[codes])) is not None:
             raise InputError(f"{self._place(row)}: the column {columns.bag!r} is empty; it should hold a bag id.")
         bag = self._bags.numbers(codes, [(split, name) for name in ids])
@@ -250,18 +183,18 @@ class TableReader:
         rows["label"].append(self._labels.numbers(*_labels(path, batch, columns)))
         rows["split"].append(self._splits.numbers(*self._split(batch, split)))
         if columns.key is not None:
-            rows["key"].append(key := _floats(path, batch.column(columns.key), columns.key))
+            rows["key"].append(key := floats(path, batch.column(columns.key), columns.key))
             if (row := _first((key < 0) | (key > 1))) is not None:
                 raise InputError(
                     f"{self._place(row)}: an instance of the bag {self._name(bag[row])!r} has the key "
                     f"{key[row]:g}; it should be from 0 to 1."
                 )
         if columns.instance is not None:
-            rows["instance"].append(_hashes(bag, _strings(batch.column(columns.instance)).to_pylist()))
+            rows["instance"].append(_hashes(bag, strings(batch.column(columns.instance)).to_pylist()))
         if columns.keys is not None:
-            codes, lists = _lists(batch.column(columns.keys))
+            codes, sets = lists(batch.column(columns.keys))
             for number, code in np.unique(np.stack([bag, codes], axis=1), axis=0).tolist():
-                self._keys[number].update(dict.fromkeys(lists[code] or ()))
+                self._keys[number].update(dict.fromkeys(sets[code] or ()))
         return features
 
     def _features(self, path: Path, batch: Any, names: Sequence[str], bag: list[str]) -> Array:
@@ -271,16 +204,16 @@ class TableReader:
             return f"{self._place(row)}: an instance of the bag {bag[row]!r}"
 
         first = batch.column(names[0])
-        if len(names) > 1 or not _is_list(first.type):
+        if len(names) > 1 or not is_list(first.type):
             matrix = np.empty((len(batch), len(names)), dtype=np.float32)
             for column, name in enumerate(names):
-                matrix[:, column] = _floats(path, batch.column(name), name)
+                matrix[:, column] = floats(path, batch.column(name), name)
         else:
             widths = pc.fill_null(pc.list_value_length(first), 0).to_numpy(zero_copy_only=False)
             width = int(widths[0]) if self.instances.shape is None else self.instances.shape[0]
             if (row := _first(widths != width)) is not None:
                 raise InputError(f"{instance(row)} has {widths[row]} features, but those before it have {width}.")
-            matrix = _floats(path, pc.list_flatten(first), names[0]).reshape(len(batch), width)
+            matrix = floats(path, pc.list_flatten(first), names[0]).reshape(len(batch), width)
         if (bad := first_bad(matrix)) is not None:
             row, column = bad
             if np.isnan(matrix[row]).all():
@@ -294,7 +227,7 @@ class TableReader:
         """Of each row the code of a split, and the splits: those of the column, or that of the file."""
         if self.columns.split is None:
             return np.zeros(len(batch), dtype=np.int64), [split]
-        codes, values = _coded(batch.column(self.columns.split))
+        codes, values = coded(batch.column(self.columns.split))
         splits = [split_of(value) for value in values]
         if None in splits:
             row = int(np.argmax(codes == splits.index(None)))
@@ -360,59 +293,7 @@ class TableReader:
         path, first = next(file for file in reversed(self._files) if file[1] <= row)
         if kind_of(path) == ".parquet":
             return f"{path}, row {row - first + 1}"
-        return next(f"{path}, line {line}" for number, (line, _) in enumerate(_csv_rows(path)) if number == row - first)
-
-
-def _batches(path: Path, columns: Columns) -> Iterator[tuple[Any, list[str]]]:
-    """Some rows of a file after others, as a ``pyarrow.RecordBatch``, and the names of the columns of features.
-
-    The readers of pyarrow that take an open file and give their batches in order; its `dataset` module takes no .xz
-    file, and shows nothing of how far it is.
-
-    Raises:
-        InputError: The file lacks a column.
-    """
-    if kind_of(path) == ".parquet":
-        with arrow_parquet.ParquetFile(path) as file:
-            features = columns.feature_names(file.schema_arrow.names, str(path))
-            wanted = [*features, *columns.texts, *columns.numbers]
-            groups = range(file.num_row_groups)
-            for group in track(groups, f"Reading {path.name}", total=file.metadata.num_rows):
-                for batch in file.iter_batches(batch_size=1 << 14, row_groups=[group], columns=wanted):
-                    batch.validate(full=True)  # whether strings are UTF-8, for one
-                    yield batch, features
-        return
-    features = columns.feature_names(_header(path), str(path))
-    kinds = dict.fromkeys([*features, *columns.numbers], pa.float32()) | dict.fromkeys(columns.texts, pa.string())
-    with (
-        _unpacked(path) as content,
-        arrow_csv.open_csv(
-            pa.PythonFile(content, mode="r"),
-            read_options=arrow_csv.ReadOptions(block_size=stored.CHUNK),
-            parse_options=arrow_csv.ParseOptions(delimiter=SEPARATORS[kind_of(path)], newlines_in_values=True),
-            convert_options=arrow_csv.ConvertOptions(column_types=kinds, include_columns=list(kinds)),
-        ) as reader,
-    ):
-        for batch in reader:
-            yield batch, features
-
-
-@contextmanager
-def _unpacked(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, with a bar if it is large."""
-    small = path.stat().st_size < LONG
-    console = Console(stderr=True)
-    with open_with_bar(
-        path, "rb", description=f"Reading {path.name}", console=console, transient=True, disable=small
-    ) as file:
-        if path.suffix == ".gz":
-            with gzip.GzipFile(fileobj=file) as unpacked:
-                yield cast(IO[bytes], unpacked)
-        elif path.suffix == ".xz":
-            with lzma.LZMAFile(file) as unpacked:
-                yield unpacked
-        else:
-            yield file
+        return next(f"{path}, line {line}" for number, (line, _) in enumerate(csv_rows(path)) if number == row - first)
 
 
 def _first(condition: Array) -> int | None:
@@ -420,50 +301,16 @@ def _first(condition: Array) -> int | None:
     return int(np.argmax(condition)) if condition.any() else None
 
 
-def _is_list(kind: Any) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
-
-
-def _floats(path: Path, column: Any, name: str) -> Array:
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)):
-        raise InputError(f"{path}: the column {name!r} holds {column.type}; it should hold numbers.")
-    return np.asarray(pc.cast(column, pa.float32(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float32)
-
-
-def _strings(column: Any) -> Any:
-    """As strings; whole numbers that were read as floats lose their point, and nothing becomes ""."""
-    texts = pc.cast(column, pa.string())
-    if pa.types.is_floating(column.type):
-        texts = pc.replace_substring_regex(texts, r"\.0+$", "")
-        texts = pc.if_else(pc.is_nan(column), "", texts)
-    return pc.fill_null(texts, "")
-
-
-def _coded(column: Any) -> tuple[Array, list[str]]:
-    """Of each row the code of a string, and the strings."""
-    encoded = _strings(column).dictionary_encode()
-    return encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist()
-
-
-def _lists(column: Any) -> tuple[Array, Sequence[tuple[str, ...] | None]]:
-    """Of each row the code of a set of strings, and the sets, sorted; strings are separated by spaces; None is null."""
-    if not _is_list(column.type):
-        codes, texts = _coded(column)
-        return codes, [tuple(text.split()) for text in texts]
-    sets = Numbering()
-    rows = [None if row is None else tuple(sorted({str(item) for item in row})) for row in column.to_pylist()]
-    return sets.numbers(np.arange(len(rows)), rows), sets.values
-
-
 def _labels(path: Path, batch: Any, columns: Columns) -> tuple[Array, Sequence[Hashable]]:
     """Of each row the code of a label, and the labels: strings, sorted tuples of them, or None where there is none."""
     if isinstance(columns.label, str):
         column = batch.column(columns.label)
-        if _is_list(column.type):
-            return _lists(column)
-        codes, texts = _coded(column)
+        if is_list(column.type):
+            codes, sets = lists(column)
+            return codes, [None if names is None or "" in names else names for names in sets]
+        codes, texts = coded(column)
         return codes, [text or None for text in texts]
-    matrix = np.stack([_floats(path, batch.column(name), name) for name in columns.label], axis=1)
+    matrix = np.stack([floats(path, batch.column(name), name) for name in columns.label], axis=1)
     if len(wrong := np.argwhere(~np.isnan(matrix) & (matrix != 0) & (matrix != 1))):
         row, place = wrong[0]
         raise InputError(
@@ -484,46 +331,3 @@ def _hashes(bag: Array, instances: list[str]) -> Array:
 
     hashed = hash_array(np.array(instances, dtype=object), categorize=False)
     return np.asarray(hashed ^ (bag.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15))
-
-
-def _header(path: Path) -> list[str]:
-    for _, line in read_lines(path):
-        return next(csv.reader([line], delimiter=SEPARATORS[kind_of(path)]), [])
-    return []
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows below the header, each with the line it begins in. Slow: for finding what is wrong."""
-    csv.field_size_limit(1 << 30)
-    lines = (f"{line}\n" for _, line in read_lines(path))
-    reader = csv.reader(lines, delimiter=SEPARATORS[kind_of(path)], strict=True)
-    next(reader)
-    begin = reader.line_num + 1
-    try:
-        for row in reader:
-            if row:
-                yield begin, row
-            begin = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(f"{path}, line {begin}, is malformed ({error}).") from None
-
-
-def _explain(path: Path, columns: Columns) -> None:
-    """Find the row that a fast reader stumbled over.
-
-    Raises:
-        InputError: This is it.
-    """
-    header = _header(path)
-    numbers = [*columns.feature_names(header, str(path)), *columns.numbers]
-    for line, row in _csv_rows(path):
-        if len(row) != len(header):
-            raise InputError(f"{path}, line {line}, has {len(row)} fields, but the header has {len(header)}.")
-        for name in numbers:
-            value = row[header.index(name)].strip()
-            try:
-                float(value or "nan")
-            except ValueError:
-                raise InputError(
-                    f"{path}, line {line}: the column {name!r} holds {value!r}; it should be a number."
-                ) from None

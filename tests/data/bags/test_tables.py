@@ -428,3 +428,32 @@ def test_too_few_bags_to_carve_from_are_said(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", rows_of(bags=2))
     with pytest.raises(InputError, match=r"2 training bags are too few to carve 0.25 from each class"):
         opened(path)
+
+
+def test_lists_of_labels_in_another_order_are_the_same_labels(tmp_path: Path) -> None:
+    rows = [
+        {"bag": row["bag"], "feature": row["feature2"], "label": ["b", "a"] if number % 2 else ["a", "b"]}
+        for number, row in enumerate(rows_of())
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    data = opened(tmp_path / "a.parquet", val_share=0, test_share=0)
+    assert data.schema.class_names == ("a", "b")
+    assert data.dataset("train").labels.tolist() == [[1, 1]] * 8
+    rows[3]["label"] = ["a", None]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"row 4: the bag 'b2' has no label"):
+        opened(tmp_path / "a.parquet")
+
+
+def test_hidden_files_are_no_data(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", rows_of())
+    (tmp_path / "._a.csv").write_bytes(b"\x00\x05\x16\x07")
+    assert len(by_name(opened(tmp_path))) == 8
+
+
+def test_ids_that_were_read_as_floats_are_named_alike_in_every_part(tmp_path: Path) -> None:
+    rows = [{**row, "bag": bag} for row, bag in zip(rows_of(bags=6), [1.0, 2.0, 2.0, 2.5, 2.5, 2.5] * 2, strict=True)]
+    rows = [{**row, "label": "yes" if row["bag"] == 2 else "no"} for row in rows]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    data = opened(tmp_path / "a.parquet", val_share=0, test_share=0)
+    assert data.dataset("train").names.tolist() == ["1", "2", "2.5"]
