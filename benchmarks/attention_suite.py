@@ -36,7 +36,7 @@ from lightning_attn.data import SSTDataModule, TextDataModule, WordProcessor
 from lightning_attn.encoders import CNN, BiLSTM, TokenMLP
 from lightning_attn.experiments import Random, Uniform, adversarial, agreement, counterfactual, permutation
 from lightning_attn.networks import AttentionNetwork, PooledNetwork
-from lightning_attn.perturbation.sweep import Delete, Perturbation, Replace
+from lightning_attn.perturbation.perturbations import Delete, Perturbation, Replace
 from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch
 

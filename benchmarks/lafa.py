@@ -45,7 +45,8 @@ from lightning_attn.metrics.functional import comprehensiveness, sufficiency
 from lightning_attn.metrics.functional.erasure import explained
 from lightning_attn.networks import PooledNetwork
 from lightning_attn.perturbation.budget import Fractions
-from lightning_attn.perturbation.sweep import sweep, top_k_kept, top_k_removed
+from lightning_attn.perturbation.sweep import sweep
+from lightning_attn.perturbation.variants import top_k_kept, top_k_removed
 from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch
 

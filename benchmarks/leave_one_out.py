@@ -23,7 +23,9 @@ from torch import Tensor
 from lightning_attn.attribution import Occlusion
 from lightning_attn.encoders import CNN, BiLSTM, Encoder, TokenMLP
 from lightning_attn.networks import PooledNetwork
-from lightning_attn.perturbation.sweep import Replace, leave_one_out, probabilities, unperturbed
+from lightning_attn.perturbation.perturbations import Replace
+from lightning_attn.perturbation.sweep import probabilities
+from lightning_attn.perturbation.variants import leave_one_out, unperturbed
 from lightning_attn.types import Batch, DataSchema
 
 BATCH_SIZES, PERTURBATIONS = (8, 32, 128), (1, 4, 16, 64)
@@ -84,7 +86,7 @@ def by_captum(network: PooledNetwork, batch: Batch, perturbations: int) -> Tenso
 def by_reading(network: PooledNetwork, batch: Batch) -> Tensor:
     """All probabilities by the generic path, shape ``(B, L + 1, C)``."""
     keep = torch.cat([unperturbed(batch), leave_one_out(batch)], dim=1)
-    return probabilities(network, batch, keep, Replace(), shortcut=False)
+    return probabilities(network, batch, keep, Replace(), fast_path=False)
 
 
 def timed(function: Callable[[], object]) -> float:

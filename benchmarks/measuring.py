@@ -20,7 +20,7 @@ from lightning_attn.metrics.functional.evaluators import Training
 from lightning_attn.metrics.functional.leakage import bits_gained, fano_bits
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.ops.randomness import mix
-from lightning_attn.perturbation.sweep import Perturbation
+from lightning_attn.perturbation.perturbations import Perturbation
 from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch
 

@@ -33,7 +33,9 @@ from lightning_attn.metrics.functional.evaluators import Training
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.ops.randomness import uniform
 from lightning_attn.perturbation.budget import Fractions
-from lightning_attn.perturbation.sweep import Delete, Replace, sweep, top_k_kept, top_k_removed
+from lightning_attn.perturbation.perturbations import Delete, Replace
+from lightning_attn.perturbation.sweep import sweep
+from lightning_attn.perturbation.variants import top_k_kept, top_k_removed
 
 KEPT = 400  # examples whose own figures are kept of what is measured on the whole test split
 JUDGED = 4000  # training texts that evaluators learn from

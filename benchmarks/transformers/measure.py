@@ -26,7 +26,7 @@ from lightning_attn.metrics import Settings, measure
 from lightning_attn.metrics.functional.plausibility import answer_recall
 from lightning_attn.metrics.presets import PRESETS
 from lightning_attn.networks.transformer.model import TransformerModel
-from lightning_attn.perturbation.sweep import Delete
+from lightning_attn.perturbation.perturbations import Delete
 from lightning_attn.types import Batch
 
 KEPT = 400  # examples whose own figures are kept of what is measured on the whole test split

@@ -8,7 +8,9 @@ from typing_extensions import override
 
 from lightning_attn.attribution.base import Attribution, register
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.perturbation.sweep import Perturbation, leave_one_out, output_change, probabilities, unperturbed
+from lightning_attn.perturbation.perturbations import Perturbation
+from lightning_attn.perturbation.sweep import output_change, probabilities
+from lightning_attn.perturbation.variants import leave_one_out, unperturbed
 from lightning_attn.types import Batch
 
 

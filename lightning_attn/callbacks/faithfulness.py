@@ -25,7 +25,7 @@ from lightning_attn.metrics import (
     get_preset,
     measure,
 )
-from lightning_attn.perturbation.sweep import Perturbation
+from lightning_attn.perturbation.perturbations import Perturbation
 from lightning_attn.types import Batch
 
 _IOU = ("plausibility/iou_precision", "plausibility/iou_recall")  # the F1 of their means is what is logged

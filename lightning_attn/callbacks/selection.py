@@ -13,7 +13,7 @@ from lightning_attn.callbacks.sampled import SampledCallback, Split, gathered, n
 from lightning_attn.errors import InputError
 from lightning_attn.metrics.selection import mask_rows, selection_figures, selection_rows
 from lightning_attn.metrics.shortcut import Rows, distinct_rows
-from lightning_attn.perturbation.sweep import Perturbation
+from lightning_attn.perturbation.perturbations import Perturbation
 from lightning_attn.tasks.black_box import BlackBoxExplainer
 from lightning_attn.types import Batch
 

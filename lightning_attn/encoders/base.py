@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from lightning_attn.errors import InputError
 from lightning_attn.types import Batch, DataSchema
-
-if TYPE_CHECKING:
-    from lightning_attn.perturbation.variants import KeyShortcut
 
 
 class Encoder(nn.Module, ABC):
@@ -78,14 +75,6 @@ class Encoder(nn.Module, ABC):
         embeddings = self.dropout(embeddings)
         keys = self.contextualise(embeddings, batch)
         return keys, keys if self.local is None else torch.tanh(self.local(embeddings))
-
-    def removal(self) -> KeyShortcut | None:
-        """Keys of texts that lack some of their positions, for less work than :meth:`contextualise`; None: not here.
-
-        An encoder that offers a shortcut must see that no subclass changed what it stands for, see
-        :func:`lightning_attn.perturbation.removal.follows`.
-        """
-        return None
 
     def summarise(self, batch: Batch) -> Tensor:
         """A whole text, such as a query, as one vector, shape ``(B, H)``, made of the keys; see :meth:`pool`."""

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from lightning_attn.encoders.base import Encoder
 from lightning_attn.ops.recurrent import bidirectional_states, last_states
-from lightning_attn.perturbation.bilstm import PrefixKeys
-from lightning_attn.perturbation.removal import follows
 from lightning_attn.types import Batch
 
 
@@ -44,8 +42,3 @@ class BiLSTM(Encoder):
     def pool(self, keys: Tensor, valid: Tensor) -> Tensor:
         """The last state of each direction, shape ``(B, H)``: forward at the text's own end, backward at its start."""
         return last_states(keys, valid.sum(dim=1))
-
-    def removal(self) -> PrefixKeys | None:
-        """States before the removal are shared in each direction; see :class:`PrefixKeys`."""
-        known = follows(self, BiLSTM, "embed", "contextualise", "forward") and PrefixKeys.reads(self.lstm)
-        return PrefixKeys(self.lstm) if known else None

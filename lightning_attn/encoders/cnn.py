@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from lightning_attn.encoders.base import Encoder
 from lightning_attn.errors import InputError
-from lightning_attn.perturbation.cnn import WindowKeys
-from lightning_attn.perturbation.removal import follows
 from lightning_attn.types import Batch
 
 
@@ -55,8 +53,3 @@ class CNN(Encoder):
     def pool(self, keys: Tensor, valid: Tensor) -> Tensor:
         """The largest response of each filter, shape ``(B, H)``; responses are never below 0."""
         return keys.masked_fill(~valid[..., None], 0.0).amax(dim=1)
-
-    def removal(self) -> WindowKeys | None:
-        """Only windows that the removal touches are computed; see :class:`WindowKeys`."""
-        known = follows(self, CNN, "embed", "contextualise", "forward") and WindowKeys.reads(self.convolutions)
-        return WindowKeys(self.convolutions) if known else None

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attn.encoders.base import Encoder
-from lightning_attn.perturbation.local import LocalKeys
-from lightning_attn.perturbation.removal import follows
 from lightning_attn.types import Batch
 
 
@@ -40,8 +38,3 @@ class TokenMLP(Encoder):
     def contextualise(self, embeddings: Tensor, batch: Batch) -> Tensor:
         """Projected words, shape ``(B, L, H)``."""
         return torch.tanh(self.projection(embeddings))
-
-    def removal(self) -> LocalKeys | None:
-        """No key is computed twice; see :class:`LocalKeys`."""
-        known = follows(self, TokenMLP, "embed", "contextualise", "forward")
-        return LocalKeys(self.contextualise) if known else None

@@ -17,7 +17,8 @@ from lightning_attn.experiments.record import ExperimentRecord, Summary, deviati
 from lightning_attn.metrics.functional.kendall import kendall_tau, merge_close
 from lightning_attn.metrics.suite import Measurement, Settings
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.perturbation.sweep import Perturbation, ranks
+from lightning_attn.perturbation.perturbations import Perturbation
+from lightning_attn.perturbation.variants import ranks
 from lightning_attn.types import Batch
 
 if TYPE_CHECKING:  # it takes a second to import, and not every run draws

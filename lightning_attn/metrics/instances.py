@@ -24,7 +24,8 @@ from lightning_attn.networks.multihead_bags import ClassBagNetwork
 from lightning_attn.ops.evaluation import evaluating
 from lightning_attn.ops.randomness import uniform
 from lightning_attn.perturbation.budget import Steps
-from lightning_attn.perturbation.sweep import probabilities, top_k_removed
+from lightning_attn.perturbation.sweep import probabilities
+from lightning_attn.perturbation.variants import top_k_removed
 from lightning_attn.types import AttentionOutput, Batch
 
 

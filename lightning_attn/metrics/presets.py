@@ -13,7 +13,9 @@ from lightning_attn.errors import InputError
 from lightning_attn.metrics.functional.erasure import explained, log_ratios
 from lightning_attn.ops.registry import Registry
 from lightning_attn.perturbation.budget import Budget, FlooredFractions, Fractions, Steps, WholeSteps
-from lightning_attn.perturbation.sweep import Delete, Pad, Perturbation, output_change, ranks
+from lightning_attn.perturbation.perturbations import Delete, Pad, Perturbation
+from lightning_attn.perturbation.sweep import output_change
+from lightning_attn.perturbation.variants import ranks
 from lightning_attn.types import Batch
 
 Ranking = Literal["signed", "absolute", "positive_only", "spares_last"]

@@ -15,7 +15,9 @@ from lightning_attn.metrics.shortcut import Rows
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.ops.evaluation import evaluating
 from lightning_attn.ops.randomness import uniform
-from lightning_attn.perturbation.sweep import Perturbation, ranks, sweep, unperturbed
+from lightning_attn.perturbation.perturbations import Perturbation
+from lightning_attn.perturbation.sweep import sweep
+from lightning_attn.perturbation.variants import ranks, unperturbed
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
 
 #: Means over examples; ``mask_only_accuracy`` and ``mask_only_bits`` come from a probe over all of them.

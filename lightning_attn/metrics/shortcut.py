@@ -26,7 +26,8 @@ from lightning_attn.metrics.functional.leakage import (
 )
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.ops.evaluation import evaluating
-from lightning_attn.perturbation.sweep import ranks, sweep
+from lightning_attn.perturbation.sweep import sweep
+from lightning_attn.perturbation.variants import ranks
 from lightning_attn.types import Batch
 
 #: Every probe by the name its figure is logged under, less the split and ``shortcut/``; intervals and controls come

@@ -22,7 +22,9 @@ from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.ops.evaluation import evaluating
 from lightning_attn.ops.randomness import uniform
 from lightning_attn.perturbation.budget import Steps
-from lightning_attn.perturbation.sweep import Perturbation, leave_one_out, sweep, top_k_removed
+from lightning_attn.perturbation.perturbations import Perturbation
+from lightning_attn.perturbation.sweep import sweep
+from lightning_attn.perturbation.variants import leave_one_out, top_k_removed
 from lightning_attn.types import AttentionOutput, Batch
 
 #: Below this share of the largest score (for probabilities: below this) differences are rounding noise.

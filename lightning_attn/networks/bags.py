@@ -12,9 +12,6 @@ from lightning_attn.encoders.instances import MLP, InstanceEncoder
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.classifiers import Classifier, LinearClassifier, MLPClassifier
 from lightning_attn.ops.bag_reduce import weighted_sum
-from lightning_attn.perturbation.bags import bag_removal
-from lightning_attn.perturbation.removal import Removal
-from lightning_attn.perturbation.sweep import Perturbation
 from lightning_attn.types import Batch, DataSchema
 
 
@@ -87,10 +84,6 @@ class BagNetwork(InstanceNetwork):
         self.encoder.make_layers(schema)
         self.attention.make_layers(self.encoder.size)
         self.head.make_layers(self.encoder.size, schema.num_classes)
-
-    def removal(self, perturbation: Perturbation) -> Removal:
-        """A shortcut if the network's parts allow one, see :func:`bag_removal`."""
-        return bag_removal(self, BagNetwork, perturbation) or super().removal(perturbation)
 
 
 class MaxBagNetwork(InstanceNetwork):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from typing_extensions import override
@@ -13,11 +13,7 @@ from lightning_attn.attention.base import AttentionLayer
 from lightning_attn.errors import InputError, adopt_renamed
 from lightning_attn.mitigations.base import Mitigation, MitigationCarrier
 from lightning_attn.mitigations.random_attention import RandomAttention
-from lightning_attn.perturbation.removal import Removal, Reread
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
-
-if TYPE_CHECKING:
-    from lightning_attn.perturbation.sweep import Perturbation
 
 Network = TypeVar("Network", bound="AttentionNetwork")
 
@@ -188,10 +184,6 @@ class AttentionNetwork(MitigationCarrier):
         used = observed if attention is None else attention
         logits = self.classify(values, used, batch)
         return AttentionOutput(logits, used, learned, scores, values, keys=keys, embeddings=embeddings)
-
-    def removal(self, perturbation: Perturbation) -> Removal:
-        """How the perturbation sweep gets logits of variants: by reading each, unless a network knows a shortcut."""
-        return Reread(self, perturbation)
 
     def value_path(self) -> list[nn.Module]:
         """Modules that make the values and the logits: what random pretraining trains first and then freezes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,7 @@ from lightning_attn.mitigations.base import Mitigation, NoMitigation
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.combinations import NEVER, Combination, MeanProbability
 from lightning_attn.ops.evaluation import evaluating
-from lightning_attn.perturbation.removal import Removal, follows, hooked
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
-
-if TYPE_CHECKING:  # the sweep knows networks
-    from lightning_attn.perturbation.sweep import Perturbation
 
 _TRAINED = "An AttentionEnsemble is not trained itself: `lightning ensemble` trains its members."
 
@@ -76,7 +72,7 @@ class AttentionEnsemble(AttentionNetwork):
     @property
     def reads_query(self) -> bool:
         """Whether some member does."""
-        return any(member.reads_query for member in self._networks)
+        return any(member.reads_query for member in self.networks)
 
     def make_layers(self, schema: DataSchema) -> None:
         """Make the layers of the members that have none.
@@ -84,22 +80,22 @@ class AttentionEnsemble(AttentionNetwork):
         Raises:
             InputError: A member has layers for other data.
         """
-        for number, member in enumerate(self._networks):
+        for number, member in enumerate(self.networks):
             _check_same_data(number, member.build(schema).schema, schema)
-        self._sizes = [_sizes(member) for member in self._networks]
+        self._sizes = [_sizes(member) for member in self.networks]
         self.eval()  # layers that are new are in training mode
 
     def read_query(self, batch: Batch) -> Batch:
         """The batch with the members' query vectors side by side; the batch itself where no member reads a query."""
         if batch.query_vector is not None or not self.reads_query:
             return batch
-        vectors = [member.read_query(batch).query_vector for member in self._networks]
+        vectors = [member.read_query(batch).query_vector for member in self.networks]
         return batch.replace(query_vector=torch.cat([vector for vector in vectors if vector is not None], dim=-1))
 
     def embed(self, batch: Batch) -> Tensor:
         """The members' embeddings side by side, ``(B, L, sum of E)``; those of more dimensions are flattened."""
         batch = self.read_query(batch)
-        embeddings = [member.embed(part) for member, part in self._each(batch)]
+        embeddings = [member.embed(part) for member, part in self.each_member(batch)]
         return torch.cat([part.flatten(_places(batch)) for part in embeddings], dim=-1)
 
     def encode(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -108,7 +104,7 @@ class AttentionEnsemble(AttentionNetwork):
         own = torch.split(embeddings, [math.prod(size.embedding) for size in self._sizes], dim=-1)
         outputs = [
             member(part, embeddings=piece.reshape(*piece.shape[:-1], *size.embedding))
-            for (member, part), piece, size in zip(self._each(batch), own, self._sizes, strict=True)
+            for (member, part), piece, size in zip(self.each_member(batch), own, self._sizes, strict=True)
         ]
         log_weights = torch.stack([_log_weights(output) for output in outputs], dim=-1)
         combined = self.attention.raw_scores(log_weights, batch).log_softmax(dim=-1)
@@ -124,7 +120,7 @@ class AttentionEnsemble(AttentionNetwork):
         weights = attention[..., None] * batch.unpack(shares)
         logits = [
             _full(member.classify(value, weight, part))
-            for (member, part), value, weight in zip(self._each(batch), own, weights.unbind(dim=-1), strict=True)
+            for (member, part), value, weight in zip(self.each_member(batch), own, weights.unbind(dim=-1), strict=True)
         ]
         return self.combination.logits(torch.stack(logits, dim=-1), self.schema.multi_label)
 
@@ -134,7 +130,7 @@ class AttentionEnsemble(AttentionNetwork):
         *own, shares = self._split(values)
         logits = [
             _full(member.classify_many(value, attention * share[:, None], part)).flatten(0, 1)
-            for (member, part), value, share in zip(self._each(batch), own, shares.unbind(dim=-1), strict=True)
+            for (member, part), value, share in zip(self.each_member(batch), own, shares.unbind(dim=-1), strict=True)
         ]
         combined = self.combination.logits(torch.stack(logits, dim=-1), self.schema.multi_label)
         return combined.view(*attention.shape[:2], -1)
@@ -155,25 +151,19 @@ class AttentionEnsemble(AttentionNetwork):
         In the logarithm, saturated attention keeps its order: what disagreement is measured on.
         """
         batch = self.read_query(batch)
-        return torch.stack([_log_weights(member(part)) for member, part in self._each(batch)])
-
-    def removal(self, perturbation: Perturbation) -> Removal:
-        """Each member takes its own shortcut, if it knows one; what they answer is combined."""
-        known = follows(self, AttentionEnsemble, "embed", "encode", "classify", "forward", "read_query")
-        if not known or hooked(self):
-            return super().removal(perturbation)
-        return _MembersRemoval(self, [member.removal(perturbation) for member in self._networks])
+        return torch.stack([_log_weights(member(part)) for member, part in self.each_member(batch)])
 
     @property
-    def _networks(self) -> list[AttentionNetwork]:
+    def networks(self) -> list[AttentionNetwork]:
+        """The members."""
         return cast(list[AttentionNetwork], list(self.members))
 
-    def _each(self, batch: Batch) -> Iterator[tuple[AttentionNetwork, Batch]]:
+    def each_member(self, batch: Batch) -> Iterator[tuple[AttentionNetwork, Batch]]:
         """Every member, and the batch with the query vector that this member made."""
         vectors: Sequence[Tensor | None] = [None] * len(self.members)
         if batch.query_vector is not None:
             vectors = torch.split(batch.query_vector, [size.query for size in self._sizes], dim=-1)
-        for member, size, vector in zip(self._networks, self._sizes, vectors, strict=True):
+        for member, size, vector in zip(self.networks, self._sizes, vectors, strict=True):
             yield member, batch.replace(query_vector=vector if size.query else None)
 
     def _split(self, values: Tensor) -> tuple[Tensor, ...]:
@@ -205,20 +195,6 @@ class CombinedAttention(AttentionLayer):
         """Logarithm of the combined weights, up to a constant, shape ``(B, L)``, from log-weights ``(B, L, K)``."""
         nobody = (keys <= NEVER).all(dim=-1)
         return self.combination.attention(keys).masked_fill(nobody, torch.finfo(keys.dtype).min)
-
-
-class _MembersRemoval(Removal):
-    """What the members say of variants, combined; their attention is not needed for that."""
-
-    def __init__(self, network: AttentionEnsemble, members: list[Removal]) -> None:
-        self.network = network
-        self.members = members
-        self.shares = any(member.shares for member in members)
-
-    def logits(self, batch: Batch, examples: Tensor, keep: Tensor) -> Tensor:
-        parts = zip(self.members, self.network._each(batch), strict=True)
-        logits = [_full(member.logits(part, examples, keep)) for member, (_, part) in parts]
-        return self.network.combination.logits(torch.stack(logits, dim=-1), self.network.schema.multi_label)
 
 
 class _Sizes(NamedTuple):

@@ -14,9 +14,6 @@ from lightning_attn.encoders.bilstm import BiLSTM
 from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.classifiers import PairClassifier
-from lightning_attn.perturbation.pooled import pooled_removal
-from lightning_attn.perturbation.removal import Removal
-from lightning_attn.perturbation.sweep import Perturbation
 from lightning_attn.types import Batch, DataSchema
 
 
@@ -109,11 +106,6 @@ class PairedNetwork(AttentionNetwork):
         many = query.repeat_interleave(attention.shape[1], dim=0)
         logits: Tensor = self.head((attention @ values).flatten(0, 1), many)
         return logits.view(*attention.shape[:2], logits.shape[-1])
-
-    def removal(self, perturbation: Perturbation) -> Removal:
-        """A shortcut if encoder and attention allow one, see :func:`pooled_removal`."""
-        shortcut = pooled_removal(self, PairedNetwork, self.encoder, perturbation, self.head)
-        return shortcut or super().removal(perturbation)
 
     def value_path(self) -> list[nn.Module]:
         """The encoder's value path, the query's encoder, which the head reads too, and the head."""

@@ -12,9 +12,6 @@ from lightning_attn.encoders.bilstm import BiLSTM
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.classifiers import Classifier, LinearClassifier
 from lightning_attn.networks.scaling import ValueScaling
-from lightning_attn.perturbation.pooled import pooled_removal
-from lightning_attn.perturbation.removal import Removal
-from lightning_attn.perturbation.sweep import Perturbation
 from lightning_attn.types import Batch, DataSchema
 
 
@@ -72,16 +69,6 @@ class PooledNetwork(AttentionNetwork):
             return super().classify_many(values, attention, batch)
         logits: Tensor = self.head((attention @ values).flatten(0, 1))
         return logits.view(*attention.shape[:2], logits.shape[-1])
-
-    def removal(self, perturbation: Perturbation) -> Removal:
-        """A shortcut if encoder and attention allow one, see :func:`pooled_removal`."""
-
-        def head(pooled: Tensor, query: Tensor | None) -> Tensor:
-            return self.head(pooled)  # type: ignore[no-any-return]
-
-        if self.scaling is not None:
-            return super().removal(perturbation)
-        return pooled_removal(self, PooledNetwork, self.encoder, perturbation, head) or super().removal(perturbation)
 
     def value_path(self) -> list[nn.Module]:
         """The encoder's value path, the scales and the head."""

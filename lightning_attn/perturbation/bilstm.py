@@ -5,19 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
 from lightning_attn.ops.randomness import mix
-from lightning_attn.perturbation.removal import distinct
-from lightning_attn.perturbation.variants import KeyShortcut, Nodes, Variants
+from lightning_attn.perturbation.keys import KeyFastPath, SharedVectors, Variants
+from lightning_attn.perturbation.signatures import OWNER, distinct
 
 
-class PrefixKeys(KeyShortcut):
+class PrefixKeys(KeyFastPath):
     """A state of one direction depends on what that direction has read, so equal beginnings share their states.
 
     The states of all variants form a forest: a node is a beginning, its parent the beginning without the last word.
     Level by level, each node continues from its parent. Two variants that lack one word each share everything up to
     the first of the two, and the text itself with both, which halves the work of leave-one-out; the products of words
-    with the input weights are made once a text.
+    with the input weights are made once per text.
 
     Args:
         lstm: One bidirectional layer.
@@ -27,8 +28,8 @@ class PrefixKeys(KeyShortcut):
         self.lstm = lstm
 
     @staticmethod
-    def reads(module: nn.Module) -> bool:
-        """Whether the module is an LSTM whose arithmetic is known here."""
+    def supports(module: nn.Module) -> bool:
+        """Whether the module is an LSTM whose arithmetic is written here."""
         return (
             type(module) is nn.LSTM
             and module.num_layers == 1
@@ -37,8 +38,8 @@ class PrefixKeys(KeyShortcut):
             and module.proj_size == 0
         )
 
-    def keys(self, embeddings: Tensor, variants: Variants) -> Nodes:
-        """See :meth:`KeyShortcut.keys`."""
+    @override
+    def keys(self, embeddings: Tensor, variants: Variants) -> SharedVectors:
         places = variants.present.flatten().nonzero().squeeze(-1)
         count, size = len(places), self.lstm.hidden_size
         signatures, level = self._beginnings(variants, places)
@@ -58,7 +59,7 @@ class PrefixKeys(KeyShortcut):
         torch.index_select(states, 0, node.view(2, count).t().flatten(), out=table[:count].view(2 * count, size))
         rows = torch.full_like(variants.source, count)
         rows.view(-1)[places] = torch.arange(count, device=rows.device)
-        return Nodes(table, rows)
+        return SharedVectors(table, rows)
 
     def _beginnings(self, variants: Variants, places: Tensor) -> tuple[Tensor, Tensor]:
         """What each direction has read at each of N positions: a number for it, and how many positions before this.
@@ -80,8 +81,8 @@ class PrefixKeys(KeyShortcut):
         start, end = ends[:-1][row], ends[1:][row]
         # Odd multiples tell texts and directions apart.
         text = 2 * variants.row[row]
-        forward = text * _ROW + sums[1:] - sums[start]
-        backward = (text + 1) * _ROW + sums[end] - sums[:-1]
+        forward = text * OWNER + sums[1:] - sums[start]
+        backward = (text + 1) * OWNER + sums[end] - sums[:-1]
         return torch.cat([forward, backward]), torch.cat([ranks - start, end - 1 - ranks])
 
     def _inputs(self, embeddings: Tensor) -> Tensor:
@@ -121,6 +122,3 @@ class PrefixKeys(KeyShortcut):
             torch.mul(exit_.sigmoid_(), cells.tanh(), out=states[here])
             below, start = start, here.stop
         return states
-
-
-_ROW = 0x9E3779B97F4A7C15 - (1 << 64)

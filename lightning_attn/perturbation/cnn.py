@@ -7,16 +7,17 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
 from lightning_attn.ops.randomness import mix
-from lightning_attn.perturbation.removal import distinct
-from lightning_attn.perturbation.variants import KeyShortcut, Nodes, Variants
+from lightning_attn.perturbation.keys import KeyFastPath, SharedVectors, Variants
+from lightning_attn.perturbation.signatures import OWNER, distinct
 
 
-class WindowKeys(KeyShortcut):
+class WindowKeys(KeyFastPath):
     """A filter's response is a sum over the window of products of one embedding and one slice of the kernel.
 
-    Every embedding is multiplied with every slice once a text. A window of a variant is then the sum of a few rows;
+    Every embedding is multiplied with every slice once per text. A window of a variant is then the sum of a few rows;
     windows in which nothing was removed are those of the text, and equal windows of several variants are summed once.
 
     Args:
@@ -28,8 +29,8 @@ class WindowKeys(KeyShortcut):
         self.reach: int = max(convolution.kernel_size[0] for convolution in self.convolutions) // 2
 
     @staticmethod
-    def reads(convolutions: Iterable[nn.Module]) -> bool:
-        """Whether these are convolutions whose arithmetic is known here: no stride, dilation or groups."""
+    def supports(convolutions: Iterable[nn.Module]) -> bool:
+        """Whether these are convolutions whose arithmetic is written here: no stride, dilation or groups."""
         return all(
             type(module) is nn.Conv1d
             and module.padding_mode == "zeros"
@@ -39,8 +40,8 @@ class WindowKeys(KeyShortcut):
             for module in convolutions
         )
 
-    def keys(self, embeddings: Tensor, variants: Variants) -> Nodes:
-        """See :meth:`KeyShortcut.keys`."""
+    @override
+    def keys(self, embeddings: Tensor, variants: Variants) -> SharedVectors:
         count, length = variants.texts.valid.shape
         own = self._own_windows(variants.texts.valid)
         text = torch.arange(count, device=own.device).repeat_interleave(length)
@@ -50,7 +51,7 @@ class WindowKeys(KeyShortcut):
         first, which = distinct(_signatures(windows, owner, length + 2))
         places.view(-1)[touched] = len(own) + which
         table = self._responses(embeddings, torch.cat([own, windows[first]]), torch.cat([text, owner[first]]))
-        return Nodes(table, places)
+        return SharedVectors(table, places)
 
     def _own_windows(self, valid: Tensor) -> Tensor:
         """Columns under the texts' own windows, shape ``(T * L, W)``; see :meth:`_responses`."""
@@ -105,10 +106,7 @@ def _signatures(windows: Tensor, text: Tensor, columns: int) -> Tensor:
     """A number for what each window shows, shape ``(M,)``, int64; different ones collide once in 2**64."""
     codes = mix(torch.arange(windows.shape[1] * columns, device=windows.device)).view(-1, columns)
     # Odd multiples of the text tell equal windows of different texts apart.
-    signatures = text * _ROW
+    signatures = text * OWNER
     for offset, code in enumerate(codes):
         signatures += code[windows[:, offset]]
     return signatures
-
-
-_ROW = 0x9E3779B97F4A7C15 - (1 << 64)

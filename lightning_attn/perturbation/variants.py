@@ -1,84 +1,48 @@
-"""Variants of texts as references to the texts' own positions, and tables that they share."""
+"""Which positions each variant of a batch keeps."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from lightning_attn.types import Batch
 
 
-@dataclass
-class Variants:
-    """R variants of T texts.
+def ranks(scores: Tensor, batch: Batch) -> Tensor:
+    """Rank of every position, 0 = highest score, shape ``(B, L)``, int64; ties go to the earlier position.
 
-    Attributes:
-        texts: T texts, cut to the longest, L positions, without their queries.
-        row: Text of each variant, shape ``(R,)``.
-        intact: Where a variant has what its text has, shape ``(R, L)``, bool.
-        present: Where a variant has something, intact or overwritten, shape ``(R, L)``, bool.
-        source: Column of what stands there, shape ``(R, L)``: the position's own, or L, the blank, where overwritten;
-            any where nothing is present.
+    Positions that are not ``batch.inner`` come last.
     """
-
-    texts: Batch
-    row: Tensor
-    intact: Tensor
-    present: Tensor
-    source: Tensor
-
-    @classmethod
-    def of(cls, texts: Batch, row: Tensor, keep: Tensor, shortens: bool) -> Variants:
-        """Variants as the sweep asks for them.
-
-        Args:
-            texts: See :class:`Variants`.
-            row: See :class:`Variants`.
-            keep: True where the input stays as it is, shape ``(R, L)``.
-            shortens: Whether the positions that are not kept disappear; else they are overwritten with the blank.
-        """
-        valid = texts.valid[row]
-        intact = valid & keep
-        columns = torch.arange(keep.shape[1], device=keep.device)
-        if shortens:
-            return cls(texts, row, intact, intact, columns.expand(keep.shape))
-        return cls(texts, row, intact, valid, torch.where(intact, columns, keep.shape[1]))
-
-    @property
-    def places(self) -> Tensor:
-        """Rows in a table of ``T * (L + 1)``, every text's columns and then its blank, shape ``(R, L)``."""
-        return self.source + (self.row * (self.source.shape[1] + 1))[:, None]
+    order = scores.masked_fill(~batch.inner, -torch.inf).argsort(dim=-1, descending=True, stable=True)
+    return order.argsort(dim=-1)
 
 
-@dataclass
-class Nodes:
-    """What stands at the positions of variants: a table without repetitions and where each position finds its row.
+def unperturbed(batch: Batch) -> Tensor:
+    """The one variant that keeps everything, shape ``(B, 1, L)``."""
+    return torch.ones_like(batch.valid)[:, None]
 
-    Attributes:
-        table: U different keys or values, shape ``(U, H)``; a row belongs to one text only.
-        places: Row in the table of each position, shape ``(R, L)``; any where the variant has nothing.
+
+def leave_one_out(batch: Batch) -> Tensor:
+    """Variant i lacks position i, shape ``(B, L, L)``; nothing is removed where i is special or padding."""
+    length = batch.valid.shape[1]
+    return ~(torch.eye(length, dtype=torch.bool, device=batch.device) & batch.inner[:, None])
+
+
+def top_k_removed(scores: Tensor, batch: Batch, counts: Tensor) -> Tensor:
+    """Variants without their k best-ranked positions.
+
+    Args:
+        scores: Shape ``(B, L)``.
+        batch: Says which positions may be ranked and removed.
+        counts: k of each variant, shape ``(B, K)``, from :meth:`lightning_attn.perturbation.budget.Budget.counts`.
+
+    Returns:
+        What to keep, shape ``(B, K, L)``, bool.
     """
-
-    table: Tensor
-    places: Tensor
-
-    def pool(self, weights: Tensor) -> Tensor:
-        """Sums, weighted by ``weights`` ``(R, L)``, 0 where the variant has nothing; shape ``(R, H)``."""
-        return functional.embedding_bag(self.places, self.table, mode="sum", per_sample_weights=weights)
+    removed = ranks(scores, batch)[:, None] < counts[..., None]
+    return ~(removed & batch.inner[:, None])
 
 
-class KeyShortcut(ABC):
-    """An encoder's keys of variants, computed from what the variants have in common; see :meth:`Encoder.removal`."""
-
-    @abstractmethod
-    def keys(self, embeddings: Tensor, variants: Variants) -> Nodes:
-        """The keys of the variants' positions.
-
-        Args:
-            embeddings: Of every position of the texts and, last, of the blank, shape ``(T, L + 1, E)``.
-            variants: What to read.
-        """
+def top_k_kept(scores: Tensor, batch: Batch, counts: Tensor) -> Tensor:
+    """Variants with only their k best-ranked positions, and special ones; see :func:`top_k_removed`."""
+    return (ranks(scores, batch)[:, None] < counts[..., None]) | ~batch.inner[:, None]

@@ -3,7 +3,8 @@ import torch
 from benchmarks import attention_peers as peers
 from lightning_attn.experiments import PublishedSolver, adversarial, permutation
 from lightning_attn.ops.divergence import jensen_shannon
-from lightning_attn.perturbation.sweep import leave_one_out, probabilities
+from lightning_attn.perturbation.sweep import probabilities
+from lightning_attn.perturbation.variants import leave_one_out
 from lightning_attn.types import Batch
 from tests.toys import toy_batch, toy_network
 

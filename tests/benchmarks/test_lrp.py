@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from benchmarks import lrp
-from lightning_attn.perturbation.sweep import Delete, sweep
+from lightning_attn.perturbation.perturbations import Delete
+from lightning_attn.perturbation.sweep import sweep
 from lightning_attn.types import Batch, DataSchema
 from tests.tiny_models import toy_transformer
 

@@ -18,7 +18,7 @@ from lightning_attn.encoders import PretrainedEncoder
 from lightning_attn.errors import InputError
 from lightning_attn.explain import Explainer
 from lightning_attn.networks import PooledNetwork, TransformerNetwork
-from lightning_attn.perturbation.sweep import Delete, Replace
+from lightning_attn.perturbation.perturbations import Delete, Replace
 from lightning_attn.types import DataSchema
 from tests.run_tools import run, write_config
 from tests.tiny_models import KINDS, save_classifier, save_model, save_tokenizer, tiny_config

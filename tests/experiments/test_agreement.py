@@ -10,7 +10,9 @@ from lightning_attn.encoders import TokenMLP
 from lightning_attn.errors import InputError
 from lightning_attn.experiments import agreement
 from lightning_attn.experiments.agreement import top_overlap
-from lightning_attn.perturbation.sweep import Replace, leave_one_out, output_change, probabilities
+from lightning_attn.perturbation.perturbations import Replace
+from lightning_attn.perturbation.sweep import output_change, probabilities
+from lightning_attn.perturbation.variants import leave_one_out
 from tests.networks.test_paired import paired, pairs
 from tests.toys import alone, toy_batch, toy_network
 

@@ -17,7 +17,7 @@ from lightning_attn.errors import InputError
 from lightning_attn.metrics import ERASURE, MEASURES, PRESETS, Preset, Settings, get_preset, measure
 from lightning_attn.metrics.functional import auprc, auroc, token_f1
 from lightning_attn.networks import AttentionNetwork
-from lightning_attn.perturbation.sweep import Delete, Pad, Replace
+from lightning_attn.perturbation.perturbations import Delete, Pad, Replace
 from lightning_attn.types import Batch, DataSchema
 from tests.toys import alone, toy_batch, toy_network
 

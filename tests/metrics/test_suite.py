@@ -12,7 +12,7 @@ from lightning_attn.attribution.gradients import embedding_gradient
 from lightning_attn.encoders import CNN, TokenMLP
 from lightning_attn.errors import InputError
 from lightning_attn.metrics import DEFAULT_MEASURES, MEASURES, Settings, measure
-from lightning_attn.perturbation.sweep import Replace
+from lightning_attn.perturbation.perturbations import Replace
 from lightning_attn.types import Batch
 from tests.tiny_models import toy_transformer
 from tests.toy_bags import toy_bag_network, toy_bags

@@ -32,7 +32,8 @@ from lightning_attn.networks import (
     PooledNetwork,
 )
 from lightning_attn.networks.combinations import COMBINATIONS, NEVER, get_combination
-from lightning_attn.perturbation.sweep import leave_one_out, probabilities
+from lightning_attn.perturbation.sweep import probabilities
+from lightning_attn.perturbation.variants import leave_one_out
 from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch, DataSchema
 from tests.networks.test_contract import (  # collected here too, with the fixtures of this file
@@ -333,7 +334,7 @@ def test_shortcuts_of_the_members_give_what_reading_every_variant_gives(name: st
     for network, examples in ((ensemble(name), batch), (paired_ensemble(name), pairs())):
         keep = torch.cat([leave_one_out(examples), examples.valid[:, None] & (torch.arange(9) % 2 == 0)], dim=1)
         fast = probabilities(network, examples, keep)
-        torch.testing.assert_close(fast, probabilities(network, examples, keep, shortcut=False), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(fast, probabilities(network, examples, keep, fast_path=False), atol=1e-5, rtol=1e-5)
 
 
 def test_a_hook_on_a_member_is_not_passed_over(batch: Batch) -> None:
@@ -341,7 +342,7 @@ def test_a_hook_on_a_member_is_not_passed_over(batch: Batch) -> None:
     network.members[0].head.register_forward_hook(lambda _, __, logits: logits + torch.tensor([5.0, 0.0, 0.0]))
     keep = leave_one_out(batch)
     found = probabilities(network, batch, keep)
-    torch.testing.assert_close(found, probabilities(network, batch, keep, shortcut=False))
+    torch.testing.assert_close(found, probabilities(network, batch, keep, fast_path=False))
 
 
 def paired_ensemble(name: str) -> AttentionEnsemble:

@@ -15,7 +15,8 @@ from lightning_attn.errors import InputError
 from lightning_attn.mitigations import RandomPretraining
 from lightning_attn.networks import AttentionNetwork, BagNetwork, FrozenAttention, PairedNetwork, PooledNetwork
 from lightning_attn.networks.trained import TrainedNetwork
-from lightning_attn.perturbation.sweep import leave_one_out, probabilities
+from lightning_attn.perturbation.sweep import probabilities
+from lightning_attn.perturbation.variants import leave_one_out
 from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch, DataSchema
 from tests.networks.test_contract import (  # collected here too, with the fixtures of this file

@@ -15,7 +15,8 @@ from lightning_attn.metrics.functional import adversarial_jsd, permutation_tvd
 from lightning_attn.metrics.suite import MEASURES, Settings, measure
 from lightning_attn.mitigations import Compose, InstanceWeighting, RandomPretraining
 from lightning_attn.networks import PairClassifier, PairedNetwork
-from lightning_attn.perturbation.sweep import leave_one_out, probabilities
+from lightning_attn.perturbation.sweep import probabilities
+from lightning_attn.perturbation.variants import leave_one_out
 from lightning_attn.types import Batch, DataSchema
 from tests.networks.test_contract import (  # collected here too, with the fixtures of this file
     test_attention_is_a_distribution_over_valid,  # noqa: F401

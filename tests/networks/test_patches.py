@@ -15,7 +15,8 @@ from lightning_attn.encoders import PatchEncoder
 from lightning_attn.errors import InputError
 from lightning_attn.mitigations import RandomPretraining
 from lightning_attn.networks import PatchNetwork
-from lightning_attn.perturbation.sweep import Delete, Replace, probabilities
+from lightning_attn.perturbation.perturbations import Delete, Replace
+from lightning_attn.perturbation.sweep import probabilities
 from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch, DataSchema
 from tests.runs import trainer

@@ -9,7 +9,8 @@ from lightning_attn.attention import AdditiveAttention
 from lightning_attn.encoders import CNN, BiLSTM
 from lightning_attn.errors import InputError
 from lightning_attn.networks import ConvTaSc, FeatTaSc, LinTaSc, PooledNetwork, TypeScale, ValueScaling
-from lightning_attn.perturbation.sweep import leave_one_out, probabilities
+from lightning_attn.perturbation.sweep import probabilities
+from lightning_attn.perturbation.variants import leave_one_out
 from lightning_attn.types import Batch, DataSchema
 from tests.networks.test_contract import (  # collected here too, with the fixtures of this file
     test_an_example_gives_the_same_alone_and_padded,  # noqa: F401
@@ -106,7 +107,7 @@ def test_removals_are_read_with_their_scales(batch: Batch) -> None:
         for parameter in made.parameters():
             parameter.mul_(5)
     keep = leave_one_out(batch)
-    torch.testing.assert_close(probabilities(made, batch, keep), probabilities(made, batch, keep, shortcut=False))
+    torch.testing.assert_close(probabilities(made, batch, keep), probabilities(made, batch, keep, fast_path=False))
     text = batch.select(torch.tensor([0]))
     without = text.replace(
         inputs=text.inputs[:, 1:], valid=text.valid[:, 1:], special=text.special[:, 1:], evidence=None

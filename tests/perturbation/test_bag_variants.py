@@ -1,4 +1,4 @@
-"""The shortcut for bags against reading every variant anew, and when it is not taken."""
+"""The fast path for bags against reading every variant anew, and when it is not taken."""
 
 from collections.abc import Callable
 
@@ -11,17 +11,11 @@ from torch import Tensor
 from lightning_attn.attention import GatedAttention
 from lightning_attn.encoders import MLP
 from lightning_attn.networks import BagNetwork, InstanceNetwork
-from lightning_attn.perturbation.bags import BagRemoval
-from lightning_attn.perturbation.sweep import (
-    Delete,
-    Pad,
-    Perturbation,
-    Replace,
-    leave_one_out,
-    probabilities,
-    top_k_kept,
-    top_k_removed,
-)
+from lightning_attn.perturbation.bags import BagReader
+from lightning_attn.perturbation.fast_path import variant_reader
+from lightning_attn.perturbation.perturbations import Delete, Pad, Perturbation, Replace
+from lightning_attn.perturbation.sweep import probabilities
+from lightning_attn.perturbation.variants import leave_one_out, top_k_kept, top_k_removed
 from lightning_attn.types import Batch, DataSchema
 from tests.toy_bags import small_lenet, toy_bag_network, toy_bags
 
@@ -55,10 +49,10 @@ def test_it_gives_what_reading_anew_gives(
     kind: str, perturbation: Perturbation, sizes: list[int], seed: int, max_tokens: int, multi_label: bool
 ) -> None:
     network, batch = toy_bag_network(kind, multi_label=multi_label), toy_bags(sizes, seed)
-    assert isinstance(network.removal(perturbation), BagRemoval)
+    assert isinstance(variant_reader(network, perturbation), BagReader)
     for name, keep in requests(batch, seed).items():
         short = probabilities(network, batch, keep, perturbation, max_tokens)
-        anew = probabilities(network, batch, keep, perturbation, max_tokens, shortcut=False)
+        anew = probabilities(network, batch, keep, perturbation, max_tokens, fast_path=False)
         torch.testing.assert_close(short, anew, atol=1e-5, rtol=1e-5, msg=name)
 
 
@@ -70,7 +64,7 @@ def test_images_are_encoded_once() -> None:
     network.encoder.transform = lambda instances: seen.append(len(instances)) or transform(instances)
     short = probabilities(network, batch, leave_one_out(batch), max_tokens=6)
     assert sum(seen) == 2 * (6 + 1), "two bags of six columns, and a blank for each"
-    torch.testing.assert_close(short, probabilities(network, batch, leave_one_out(batch), shortcut=False))
+    torch.testing.assert_close(short, probabilities(network, batch, leave_one_out(batch), fast_path=False))
 
 
 class OtherEncoder(MLP):
@@ -125,4 +119,4 @@ def built(network: BagNetwork) -> BagNetwork:
 )
 def test_what_it_does_not_know_is_read_anew(make: Callable[[], InstanceNetwork], perturbation: Perturbation) -> None:
     network = make()
-    assert not isinstance(network.removal(perturbation), BagRemoval)
+    assert not isinstance(variant_reader(network, perturbation), BagReader)

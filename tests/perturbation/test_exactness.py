@@ -1,4 +1,4 @@
-"""Every shortcut of the sweep gives what reading each variant gives."""
+"""Every fast path of the sweep gives what reading each variant gives."""
 
 from __future__ import annotations
 
@@ -23,17 +23,11 @@ from lightning_attn.encoders import CNN, BiLSTM, TokenMLP
 from lightning_attn.networks import AttentionNetwork, LinearClassifier, MLPClassifier, PairedNetwork, PooledNetwork
 from lightning_attn.ops.randomness import uniform
 from lightning_attn.perturbation.budget import Fractions, Steps
-from lightning_attn.perturbation.pooled import PooledRemoval
-from lightning_attn.perturbation.sweep import (
-    Delete,
-    Pad,
-    Replace,
-    leave_one_out,
-    probabilities,
-    top_k_kept,
-    top_k_removed,
-    unperturbed,
-)
+from lightning_attn.perturbation.fast_path import variant_reader
+from lightning_attn.perturbation.perturbations import Delete, Pad, Replace
+from lightning_attn.perturbation.pooled import PooledReader
+from lightning_attn.perturbation.sweep import probabilities
+from lightning_attn.perturbation.variants import leave_one_out, top_k_kept, top_k_removed, unperturbed
 from lightning_attn.types import Batch, DataSchema
 from tests.toys import VOCABULARY, toy_batch
 
@@ -121,17 +115,17 @@ def masks(batch: Batch, seed: int) -> Tensor:
     max_tokens=st.sampled_from([1, 60, 16384]),
     seed=st.integers(0, 9),
 )
-def test_the_shortcut_gives_what_reading_gives(
+def test_the_fast_path_gives_what_reading_gives(
     encoder, values, attention, lengths, padding, special, attend_special, multi_label, perturbation, max_tokens, seed
 ):
     batch = toy_batch(lengths, seed=seed, special=special, pad_to=max(lengths) + padding)
     if attention in QUERY:
         batch = asked(batch)
     built = network(encoder, values, attention, attend_special, multi_label, seed)
-    assert isinstance(built.removal(perturbation), PooledRemoval)
+    assert isinstance(variant_reader(built, perturbation), PooledReader)
     keep = masks(batch, seed)
     found = probabilities(built, batch, keep, perturbation, max_tokens)
-    expected = probabilities(built, batch, keep, perturbation, shortcut=False)
+    expected = probabilities(built, batch, keep, perturbation, fast_path=False)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
@@ -142,7 +136,7 @@ def test_long_texts_agree(encoder, perturbation):
     built = network(encoder, "contextual", "additive")
     keep = masks(batch, 3)
     found = probabilities(built, batch, keep, perturbation, max_tokens=2000)
-    expected = probabilities(built, batch, keep, perturbation, shortcut=False)
+    expected = probabilities(built, batch, keep, perturbation, fast_path=False)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
@@ -157,10 +151,10 @@ def test_a_text_gives_the_same_alone_and_in_any_company():
             torch.testing.assert_close(together[row], separate[0], atol=1e-6, rtol=0)
 
 
-def multiplications(built: AttentionNetwork, batch: Batch, keep: Tensor, shortcut: bool) -> int:
+def multiplications(built: AttentionNetwork, batch: Batch, keep: Tensor, fast_path: bool) -> int:
     counter = FlopCounterMode(display=False)
     with counter:
-        probabilities(built, batch, keep, shortcut=shortcut)
+        probabilities(built, batch, keep, fast_path=fast_path)
     return counter.get_total_flops()
 
 
@@ -172,7 +166,7 @@ def _counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_counted")
 @pytest.mark.parametrize(("encoder", "share"), [("cnn", 0.1), ("average", 0.05)])
-def test_the_shortcut_does_less(encoder, share):
+def test_the_fast_path_does_less(encoder, share):
     batch = toy_batch((40, 40, 39))
     built = network(encoder, "contextual", "dot")
     keep = leave_one_out(batch)
@@ -180,7 +174,7 @@ def test_the_shortcut_does_less(encoder, share):
 
 
 @pytest.mark.usefixtures("_counted")
-def test_the_shortcut_of_an_lstm_does_half_the_steps():
+def test_the_fast_path_of_an_lstm_does_half_the_steps():
     lengths = (40, 40, 39)
     batch = toy_batch(lengths)
     built = network("bilstm", "contextual", "dot")
@@ -215,9 +209,9 @@ def test_double_precision_is_kept():
     batch = toy_batch((9, 5))
     for encoder in ("bilstm", "cnn", "average"):
         built = network(encoder, "contextual", "gated").double()
-        assert isinstance(built.removal(Delete()), PooledRemoval)
+        assert isinstance(variant_reader(built, Delete()), PooledReader)
         keep = masks(batch, 0)
-        found, expected = (probabilities(built, batch, keep, shortcut=way) for way in (True, False))
+        found, expected = (probabilities(built, batch, keep, fast_path=way) for way in (True, False))
         assert found.dtype == torch.float64
         torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
 
@@ -246,6 +240,6 @@ def test_the_query_is_read_once():
     built, calls = network("bilstm", "contextual", "dot query"), []
     summarise = built.query_encoder.summarise
     built.query_encoder.summarise = lambda given: calls.append(len(given)) or summarise(given)
-    assert isinstance(built.removal(Delete()), PooledRemoval)
+    assert isinstance(variant_reader(built, Delete()), PooledReader)
     probabilities(built, batch, leave_one_out(batch), max_tokens=20)
     assert calls == [2]

@@ -1,4 +1,4 @@
-"""Whatever a shortcut does not know exactly is read from the first token to the last."""
+"""Whatever a fast path does not repeat exactly is read from the first token to the last."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from torch.nn.utils.parametrizations import weight_norm
 from lightning_attn.attention import AdditiveAttention, AdditiveQueryAttention, DotAttention
 from lightning_attn.encoders import CNN, BiLSTM, TokenMLP
 from lightning_attn.networks import PairedNetwork, PooledNetwork
-from lightning_attn.perturbation import Reread
-from lightning_attn.perturbation.pooled import PooledRemoval
-from lightning_attn.perturbation.sweep import Delete, Overwrite, Replace, leave_one_out, probabilities
+from lightning_attn.perturbation.fast_path import variant_reader
+from lightning_attn.perturbation.perturbations import Delete, Overwrite, Replace
+from lightning_attn.perturbation.pooled import PooledReader
+from lightning_attn.perturbation.reader import FullReader
+from lightning_attn.perturbation.sweep import probabilities
+from lightning_attn.perturbation.variants import leave_one_out
 from lightning_attn.types import DataSchema
 from tests.toys import VOCABULARY, toy_batch
 
@@ -35,11 +38,11 @@ def reads(network, perturbation=None) -> bool:
         batch = batch.replace(query=query.inputs, query_valid=query.valid)
     keep = leave_one_out(batch)
     found = probabilities(network, batch, keep, perturbation)
-    expected = probabilities(network, batch, keep, perturbation, shortcut=False)
+    expected = probabilities(network, batch, keep, perturbation, fast_path=False)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-    removal = network.removal(perturbation or Delete())
-    assert isinstance(removal, (Reread, PooledRemoval))
-    return isinstance(removal, Reread)
+    reader = variant_reader(network, perturbation or Delete())
+    assert isinstance(reader, (FullReader, PooledReader))
+    return isinstance(reader, FullReader)
 
 
 class ReversedBiLSTM(BiLSTM):
@@ -239,7 +242,7 @@ def test_a_changed_perturbation_is_applied():
 
 def test_half_precision_is_read():
     network = built().bfloat16()
-    assert isinstance(network.removal(Delete()), Reread)
+    assert isinstance(variant_reader(network, Delete()), FullReader)
 
 
 class Named(PooledNetwork):
@@ -249,7 +252,7 @@ class Named(PooledNetwork):
         return [self.encoder]
 
 
-def test_what_changes_nothing_keeps_the_shortcut():
+def test_what_changes_nothing_keeps_the_fast_path():
     assert not reads(built(kind=Named))
     assert not reads(built(BiLSTM(6, 4)))
     assert not reads(built(kind=PairedNetwork))

@@ -1,4 +1,4 @@
-"""What the shortcuts count and share."""
+"""What the fast paths count and share."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from lightning_attn.encoders import CNN, BiLSTM, TokenMLP
 from lightning_attn.perturbation.bilstm import PrefixKeys
 from lightning_attn.perturbation.cnn import WindowKeys
-from lightning_attn.perturbation.pooled import PooledRemoval
-from lightning_attn.perturbation.removal import distinct
-from lightning_attn.perturbation.sweep import Delete, Replace, leave_one_out, probabilities, sweep, unperturbed
-from lightning_attn.perturbation.variants import Nodes
+from lightning_attn.perturbation.keys import SharedVectors
+from lightning_attn.perturbation.perturbations import Delete, Replace
+from lightning_attn.perturbation.pooled import PooledReader
+from lightning_attn.perturbation.signatures import distinct
+from lightning_attn.perturbation.sweep import probabilities, sweep
+from lightning_attn.perturbation.variants import leave_one_out, unperturbed
 from tests.toys import toy_batch, toy_network
 
 
@@ -28,7 +30,7 @@ def test_distinct_numbers_and_where_they_first_stand(numbers):
 
 
 def test_pooling_is_a_weighted_sum_of_rows():
-    nodes = Nodes(torch.randn(5, 3), torch.tensor([[0, 4, 4], [2, 1, 0]]))
+    nodes = SharedVectors(torch.randn(5, 3), torch.tensor([[0, 4, 4], [2, 1, 0]]))
     weights = torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.0, 0.0]])
     expected = torch.einsum("rl,rlh->rh", weights, nodes.table[nodes.places])
     torch.testing.assert_close(nodes.pool(weights), expected)
@@ -107,13 +109,13 @@ def test_equal_windows_of_several_variants_are_computed_once(windows):
 
 def test_groups_stay_within_the_token_budget(monkeypatch):
     sizes = []
-    answer = PooledRemoval.logits
+    answer = PooledReader.logits
 
     def recording(self, batch, examples, keep):
         sizes.append(len(examples) * int(batch.valid[examples].sum(dim=1).max()))
         return answer(self, batch, examples, keep)
 
-    monkeypatch.setattr(PooledRemoval, "logits", recording)
+    monkeypatch.setattr(PooledReader, "logits", recording)
     batch = toy_batch((30, 2, 17, 9, 25))
     for encoder in (BiLSTM(6, 5), CNN(6, 2), TokenMLP(6, 8)):
         sizes.clear()

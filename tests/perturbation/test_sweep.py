@@ -5,18 +5,9 @@ import torch
 
 from lightning_attn.encoders import TokenMLP
 from lightning_attn.perturbation.budget import Fractions
-from lightning_attn.perturbation.sweep import (
-    Delete,
-    Pad,
-    Replace,
-    leave_one_out,
-    output_change,
-    probabilities,
-    ranks,
-    sweep,
-    top_k_kept,
-    top_k_removed,
-)
+from lightning_attn.perturbation.perturbations import Delete, Pad, Replace
+from lightning_attn.perturbation.sweep import output_change, probabilities, sweep
+from lightning_attn.perturbation.variants import leave_one_out, ranks, top_k_kept, top_k_removed
 from lightning_attn.types import Batch
 from tests.toys import alone, toy_batch, toy_network
 

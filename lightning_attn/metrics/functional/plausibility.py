@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_attn.errors import InputError
-from lightning_attn.perturbation.sweep import ranks
+from lightning_attn.perturbation.variants import ranks
 from lightning_attn.types import Batch
 
 
