@@ -11,7 +11,7 @@ from pytorch_lightning import LightningModule, Trainer
 
 from lightning_attn.callbacks.sampled import SampledCallback, Split, gathered, network_of, training_batches
 from lightning_attn.errors import InputError
-from lightning_attn.metrics.functional.evaluators import Evaluator, MaskJudge, Training
+from lightning_attn.metrics.functional.evaluators import Learnt, MaskJudge, Training
 from lightning_attn.metrics.shortcut import JUDGED, PROBES, Probes, Rows, distinct_rows, figures, probe_rows
 from lightning_attn.mitigations.random_attention import RandomAttention
 from lightning_attn.networks.base import AttentionNetwork
@@ -34,7 +34,10 @@ class ShortcutProbe(SampledCallback):
     - ``evalx_accuracy``: of an evaluator that was trained under random masks and is shown the learned ones, beside
       ``evalx_random_accuracy`` under random ones;
     - ``encoding_bits``: what knowing the learned masks adds to that, with its interval, beside
-      ``encoding_bits_control``, the same for masks of other examples, which cannot encode anything;
+      ``encoding_bits_control``, the same for masks of other examples, and ``encoding_bits_content``, for masks in which
+      each position's own content decides: neither can encode anything. Where the latter is above 0.1 the evaluator does
+      not know what the attended content says, and ``encoding_bits`` is undefined; below, its interval reaches down by
+      as much;
     - ``post_hoc_accuracy`` and ``post_hoc_unselected``: how often the black box, shown the selected part alone or the
       rest alone, predicts what it does of the whole;
     - ``default_mass``: attention on default tokens, over all examples and for each class, where texts have some.
@@ -150,7 +153,7 @@ class ShortcutProbe(SampledCallback):
             figure = torch.tensor(value, device=pl_module.device, dtype=torch.float32)
             pl_module.log(f"{split}/shortcut/{name}", figure, sync_dist=True, reduce_fx="max", batch_size=1)
 
-    def _learn(self, trainer: Trainer, network: AttentionNetwork) -> tuple[Evaluator, Evaluator] | None:
+    def _learn(self, trainer: Trainer, network: AttentionNetwork) -> Learnt | None:
         """Evaluators for the network as it is now; None if they are not asked for or there is nothing to learn from."""
         if not any(name in JUDGED for name in self.probes.names):
             return None

@@ -18,6 +18,7 @@ from torchmetrics.utilities import dim_zero_cat
 from lightning_attn.errors import InputError
 from lightning_attn.metrics.functional.erasure import explained
 from lightning_attn.metrics.functional.instances import aopc_r, log_weights
+from lightning_attn.metrics.functional.leakage import DIVERGED
 from lightning_attn.metrics.functional.plausibility import evidence_of, known_evidence
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.multihead_bags import ClassBagNetwork
@@ -129,7 +130,7 @@ class PooledInstances(Metric):
             batch: Its evidence says which instances are key; those where it is NaN do not count.
 
         Raises:
-            InputError: The data have no evidence.
+            InputError: The data have no evidence, or a weight is NaN.
         """
         assert isinstance(self.score, list)
         assert isinstance(self.key, list)
@@ -137,6 +138,8 @@ class PooledInstances(Metric):
         assert isinstance(self.size, list)
         keys, known = known_evidence(evidence_of(batch), batch.inner)
         scores = logs.detach() + batch.inner.sum(dim=-1, keepdim=True).double().log()
+        if scores[known].isnan().any():
+            raise InputError(DIVERGED)
         lowest = torch.finfo(torch.float32).min
         self.score.append(scores[known].clamp(min=lowest).to(self.device, torch.float32))
         self.key.append(keys[known].to(self.device, torch.uint8))

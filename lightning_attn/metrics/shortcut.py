@@ -15,8 +15,9 @@ from torch import Tensor
 from lightning_attn.errors import InputError
 from lightning_attn.metrics.base import PerExampleMean
 from lightning_attn.metrics.functional.concentration import special_mass
-from lightning_attn.metrics.functional.evaluators import Evaluator, MaskJudge
+from lightning_attn.metrics.functional.evaluators import Learnt, MaskJudge
 from lightning_attn.metrics.functional.leakage import (
+    DIVERGED,
     FEATURES,
     Leakage,
     attention_features,
@@ -35,6 +36,9 @@ from lightning_attn.types import Batch
 PROBES = ("leaked_bits", "head_bits", "evalx_accuracy", "encoding_bits", "post_hoc_accuracy", "default_mass")
 #: Those that need evaluators, which are trained.
 JUDGED = ("evalx_accuracy", "encoding_bits")
+
+#: Bits that EVAL-X may miss of masks that encode nothing; beyond, the difference from it is not about encoding.
+UNKNOWN_BITS = 0.1
 
 Rows = dict[str, NDArray[np.float64]]
 
@@ -61,7 +65,7 @@ def probe_rows(
     batch: Batch,
     probes: Probes,
     judge: MaskJudge | None = None,
-    learnt: tuple[Evaluator, Evaluator] | None = None,
+    learnt: Learnt | None = None,
 ) -> dict[str, Tensor]:
     """One forward pass, and what each probe needs of each example: no probe is fitted here.
 
@@ -77,7 +81,7 @@ def probe_rows(
         does not apply to the network or the data, its name is missing; where it does not to an example, it is NaN.
 
     Raises:
-        InputError: The attention holds NaN.
+        InputError: The attention or the output holds NaN.
     """
     batch = batch.padded()
     with torch.no_grad(), evaluating(network):
@@ -85,8 +89,8 @@ def probe_rows(
         output = network(batch)
         seen = network.attendable(batch)
     attention = output.attention
-    if not attention.isfinite().all():
-        raise InputError("The attention holds NaN or infinity: the network has diverged, so there is nothing to probe.")
+    if not (attention.isfinite().all() and output.logits.isfinite().all()):
+        raise InputError(DIVERGED)
     schema, target = network.schema, batch.target[:, None]
     rows = {"index": batch.index, "target": batch.target}
     if "leaked_bits" in probes.names:
@@ -182,7 +186,17 @@ def figures(rows: Rows, class_names: Sequence[str], seed: int = 0) -> tuple[dict
     if "evalx" in rows:
         found["evalx_accuracy"] = float(rows["evalx_right"].mean())
         found["evalx_random_accuracy"] = float(rows["random_right"].mean())
-        found |= _with_interval("encoding_bits", (rows["judged"] - rows["evalx"]) / math.log(2), seed)
+        unknown = (rows["content"] - rows["revealed"]) / math.log(2)
+        content = float(unknown.mean())
+        if content > UNKNOWN_BITS:
+            reasons["encoding_bits"] = (
+                f"EVAL-X has not learned what the attended content says: of masks that encode nothing it misses "
+                f"{content:.2f} bits (more than {UNKNOWN_BITS}). More train_examples or epochs of training may help."
+            )
+        else:
+            found |= _with_interval("encoding_bits", (rows["judged"] - rows["evalx"]) / math.log(2), seed)
+            found["encoding_bits_low"] -= max(0.0, bootstrap_interval(unknown, seed)[1])  # what EVAL-X may not know
+        found["encoding_bits_content"] = content
         found["encoding_bits_control"] = float(((rows["control"] - rows["other"]) / math.log(2)).mean())
     for name, key in (("post_hoc_accuracy", "post_hoc"), ("post_hoc_unselected", "post_hoc_unselected")):
         if key in rows and not np.isnan(rows[key]).all():

@@ -19,7 +19,7 @@ from tests.runs import RecordingLogger, tiny_checkpoint, tiny_data, tiny_module,
 
 LEAKED = ("leaked_bits", "leaked_bits_low", "leaked_bits_high", "order_free_bits", "length_bits")
 JUDGED = ("evalx_accuracy", "evalx_random_accuracy", "encoding_bits", "encoding_bits_low", "encoding_bits_high")
-ALL = {*LEAKED, *JUDGED, "mask_only_accuracy", "fano_bits", "encoding_bits_control"}
+ALL = {*LEAKED, *JUDGED, "mask_only_accuracy", "fano_bits", "encoding_bits_control", "encoding_bits_content"}
 
 
 def texts(k: int = 3) -> SyntheticReviewsDataModule:

@@ -81,6 +81,21 @@ def idle(count: int, generator: torch.Generator) -> World:
     return batch, _select(torch.randint(0, LENGTH, (count, 1), generator=generator))
 
 
+def texts(
+    count: int, generator: torch.Generator, length: int, kinds: int, encodes: bool, noise: int = 100
+) -> tuple[Batch, Tensor, DataSchema]:
+    """Texts of noise and one word, of ``kinds`` that say each label; the mask is on it, or tells the label by place."""
+    valid = torch.ones(count, length, dtype=torch.bool)
+    target = torch.randint(0, 2, (count,), generator=generator)
+    inputs = torch.randint(2, 2 + noise, (count, length), generator=generator)
+    word = 2 + noise + kinds * target + torch.randint(0, kinds, (count,), generator=generator)
+    place = torch.randint(0, length, (count, 1), generator=generator)
+    inputs.scatter_(1, place, word[:, None])
+    mask = torch.zeros(count, length).scatter_(1, (length - 1) * target[:, None] if encodes else place, 1.0)
+    schema = DataSchema(num_classes=2, vocabulary_size=2 + noise + 2 * kinds)
+    return Batch(inputs, valid, ~valid, target, torch.arange(count)), mask, schema
+
+
 WORLDS: dict[str, Callable[[int, torch.Generator], World]] = {
     world.__name__: world for world in (honest, by_place, by_number, marginal, idle)
 }

@@ -12,34 +12,56 @@ from sklearn.metrics import log_loss
 
 from lightning_attn.errors import InputError
 from lightning_attn.metrics.functional.evaluators import Evaluator, MaskJudge, Training
-from lightning_attn.metrics.functional.leakage import attention_features, bits_gained, bootstrap_interval
+from lightning_attn.metrics.functional.leakage import attention_features, bits_gained, bootstrap_interval, leaked_bits
+from lightning_attn.metrics.instances import PooledAUROC
 from lightning_attn.metrics.shortcut import Probes, distinct_rows, figures, probe_rows, selected
 from lightning_attn.mitigations import Uniform, UniformSubset
 from lightning_attn.types import DataSchema
-from tests.metrics.shortcut_worlds import SCHEMA, WORLDS, split
+from tests.metrics.shortcut_worlds import SCHEMA, WORLDS, World, split, texts
 from tests.networks.test_content_free import built, with_defaults
 from tests.toys import alone, toy_batch, toy_network
 
 
+def judged(
+    train: World, fresh: World, schema: DataSchema = SCHEMA, training: Training | None = None
+) -> tuple[dict[str, float], dict[str, str]]:
+    """The figures of a selector, on examples that nothing was fitted on."""
+    batches, masks = split(train)
+    judge = MaskJudge(schema, batches, UniformSubset(1), training)
+    learnt, parts = judge.learn(masks), []
+    for batch, mask in zip(*split(fresh), strict=True):
+        rows = {"index": batch.index, "target": batch.target, "features": attention_features(mask, batch.inner)}
+        for key, said in judge.judge(learnt, batch, mask).items():
+            rows[key] = said.gather(1, batch.target[:, None]).squeeze(1)
+            rows[f"{key}_right"] = (said.argmax(dim=1) == batch.target).double()
+        parts.append({key: value.double().numpy() for key, value in rows.items()})
+    return figures(distinct_rows(parts), ())
+
+
 @pytest.fixture(scope="module")
 def found() -> dict[str, dict[str, float]]:
-    """The figures of every selector, on examples that nothing was fitted on."""
     result = {}
     for name, world in WORLDS.items():
         generator = torch.Generator().manual_seed(0)
-        batches, masks = split(world(2000, generator))
-        judge = MaskJudge(SCHEMA, batches, UniformSubset(1))
-        learnt = judge.learn(masks)
-        parts = []
-        for batch, mask in zip(*split(world(1000, generator)), strict=True):
-            rows = {"index": batch.index, "target": batch.target, "features": attention_features(mask, batch.inner)}
-            for key, said in judge.judge(learnt, batch, mask).items():
-                rows[key] = said.gather(1, batch.target[:, None]).squeeze(1)
-                rows[f"{key}_right"] = (said.argmax(dim=1) == batch.target).double()
-            parts.append({key: value.double().numpy() for key, value in rows.items()})
-        result[name], reasons = figures(distinct_rows(parts), ())
+        result[name], reasons = judged(world(2000, generator), world(1000, generator))
         assert not reasons
     return result
+
+
+@pytest.mark.parametrize(("length", "kinds"), [(8, 1), (8, 100), (80, 1)])
+def test_an_honest_mask_encodes_nothing_or_that_is_undefined(length: int, kinds: int) -> None:
+    figures_ = {}
+    for encodes in (False, True):
+        generator = torch.Generator().manual_seed(0)
+        train, fresh = (texts(count, generator, length, kinds, encodes) for count in (1000, 400))
+        figures_[encodes], reasons = judged(train[:2], fresh[:2], train[2], Training(epochs=4))
+        if "encoding_bits" in reasons:
+            assert "has not learned what the attended content says" in reasons["encoding_bits"]
+            assert not {"encoding_bits", "encoding_bits_low", "encoding_bits_high"} & set(figures_[encodes])
+    if "encoding_bits" in figures_[False]:
+        assert figures_[False]["encoding_bits_low"] <= 0.0
+        assert figures_[False]["encoding_bits"] < 0.1
+    assert figures_[True]["encoding_bits_low"] > 0.5, "by place alone, whatever the words"
 
 
 @pytest.mark.parametrize(
@@ -242,5 +264,10 @@ def test_attention_with_nan_is_refused() -> None:
     network = toy_network()
     with torch.no_grad():
         network.attention.direction.weight.fill_(math.nan)
-    with pytest.raises(InputError, match="the network has diverged"):
+    with pytest.raises(InputError, match="training diverged"):
         probe_rows(network, toy_batch(), Probes(["leaked_bits"]))
+    with pytest.raises(InputError, match="training diverged"):
+        leaked_bits(np.full((40, 3), math.nan), np.arange(40) % 2)
+    nan = torch.full((1, 3), math.nan)
+    with pytest.raises(InputError, match="training diverged"):
+        PooledAUROC().update(nan, toy_batch((3,), evidence=True))

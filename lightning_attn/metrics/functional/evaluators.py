@@ -6,12 +6,14 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_attn.errors import InputError
+from lightning_attn.metrics.functional.leakage import DIVERGED
 from lightning_attn.mitigations.mask_classifier import mask_features
 from lightning_attn.mitigations.random_attention import RandomAttention, Shuffled
 from lightning_attn.ops.randomness import mix, seeded
@@ -102,6 +104,64 @@ class Training:
     seed: int = 0
 
 
+class ContentMasks:
+    """Masks that come as near to given ones as masks can in which each position's own content decides its weight.
+
+    A word has the mean weight of its type, relative to uniform weights, and an instance with features what a linear
+    regression says of them. Positions are drawn in proportion to these, and get the weights of another example's mask
+    in order. Such masks reveal what the given ones do, and encode nothing.
+
+    Args:
+        schema: Of the data.
+        batches: Examples, padded.
+        masks: One per batch, shape ``(B, L)``.
+    """
+
+    def __init__(self, schema: DataSchema, batches: Sequence[Batch], masks: Sequence[Tensor]) -> None:
+        self.is_text = schema.feature_shape is None
+        relative = torch.cat(
+            [
+                (mask * batch.inner.sum(dim=-1, keepdim=True))[batch.inner]
+                for batch, mask in zip(batches, masks, strict=True)
+            ]
+        ).double()
+        content = torch.cat([self._content(batch)[batch.inner] for batch in batches])
+        if self.is_text:
+            assert schema.vocabulary_size is not None
+            # One occurrence of even weight is added, so that a type that was never seen has one.
+            total = relative.new_ones(schema.vocabulary_size).index_add(0, content, relative)
+            count = relative.new_ones(schema.vocabulary_size).index_add(0, content, torch.ones_like(relative))
+            self.weight = total / count
+        else:
+            square = content.mT @ content
+            ridge = 1e-3 * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype, device=square.device)
+            self.weight = torch.linalg.solve(square + ridge, content.mT @ relative)
+
+    def sample(self, mask: Tensor, batch: Batch) -> Tensor:
+        """Masks of other examples, ``mask`` ``(B, L)`` among them, whose weights stand where content draws them."""
+        content = self._content(batch)
+        weight = self.weight[content] if self.is_text else (content @ self.weight).clamp(min=1e-3)
+        # Positions drawn one after the other in proportion to their weight: A has seen masks as concentrated as these.
+        drawn = weight.log() - torch.empty_like(weight).exponential_().log()
+        order = drawn.masked_fill(~batch.inner, -torch.inf).argsort(dim=-1, descending=True)
+        profile = Shuffled().sample(mask, batch).sort(dim=-1, descending=True).values
+        return torch.zeros_like(profile).scatter(-1, order, profile)
+
+    def _content(self, batch: Batch) -> Tensor:
+        if self.is_text:
+            return batch.inputs
+        return torch.nn.functional.pad(batch.inputs.flatten(2).double(), (0, 1), value=1.0)
+
+
+class Learnt(NamedTuple):
+    """Evaluators trained under the judged masks, masks of other examples, and masks of content, with these last."""
+
+    judged: Evaluator
+    control: Evaluator
+    content: Evaluator
+    content_masks: ContentMasks
+
+
 class MaskJudge:
     """EVAL-X, and the pair of evaluators that tells whether a mask encodes the label.
 
@@ -109,7 +169,9 @@ class MaskJudge:
     judged for as long as A goes on under random ones. Both read what the mask reveals, and the mask; so where B
     predicts better on held-out examples, the label depends on the mask even given what it reveals. A third one, trained
     and judged under masks of other examples, shows how much of that is due to A not knowing such masks: those cannot
-    encode anything.
+    encode anything. A fourth one, under :class:`ContentMasks`, which reveal what the judged ones do and cannot encode
+    anything either, shows how much is due to A not knowing what the revealed content says: random masks seldom
+    reveal the decisive words of a long text.
 
     A fifth of the training examples is held out, the same for all evaluators, and of each training the epoch is kept
     that predicts them best, its start among the candidates: an evaluator that has learned single texts by heart would
@@ -137,6 +199,7 @@ class MaskJudge:
     ) -> None:
         if not batches:
             raise InputError("Evaluators need training examples, and there are none.")
+        self.schema = schema
         self.batches = batches
         self.distribution = distribution
         self.training = training or Training()
@@ -150,24 +213,26 @@ class MaskJudge:
         self.evalx = copy.deepcopy(self._middle)
         self._fit(self.evalx, self._random, self.training.more_epochs)
 
-    def learn(self, masks: Sequence[Tensor]) -> tuple[Evaluator, Evaluator]:
-        """Evaluator B for the judged masks of the training batches, and that of the control.
+    def learn(self, masks: Sequence[Tensor]) -> Learnt:
+        """Evaluator B for the judged masks of the training batches, and those of the two controls.
 
         Args:
-            masks: One a training batch, shape ``(B, L)``, finite.
+            masks: One per training batch, shape ``(B, L)``, finite.
 
         Raises:
             InputError: A mask holds NaN.
         """
         if any(not mask.isfinite().all() for mask in masks):
-            raise InputError("The attention to be judged holds NaN or infinity; the network has diverged.")
-        judged, control = copy.deepcopy(self._middle), copy.deepcopy(self._middle)
+            raise InputError(DIVERGED)
+        judged, control, content = (copy.deepcopy(self._middle) for _ in range(3))
+        content_masks = ContentMasks(self.schema, self.batches, masks)
         self._fit(judged, lambda number, _: masks[number], self.training.more_epochs)
         self._fit(control, lambda number, batch: Shuffled().sample(masks[number], batch), self.training.more_epochs)
-        return judged, control
+        self._fit(content, lambda number, batch: content_masks.sample(masks[number], batch), self.training.more_epochs)
+        return Learnt(judged, control, content, content_masks)
 
     @torch.no_grad()
-    def judge(self, learnt: tuple[Evaluator, Evaluator], batch: Batch, mask: Tensor) -> dict[str, Tensor]:
+    def judge(self, learnt: Learnt, batch: Batch, mask: Tensor) -> dict[str, Tensor]:
         """What the evaluators say of held-out examples under their masks.
 
         Args:
@@ -178,18 +243,20 @@ class MaskJudge:
         Returns:
             Logarithms of class probabilities, each of shape ``(B, C)``: ``evalx`` of A under the masks, ``random`` of A
             under random ones, ``judged`` of B under the masks; ``other`` of A and ``control`` of the third under masks
-            of other examples.
+            of other examples; ``revealed`` of A and ``content`` of the fourth under masks of content.
         """
         with seeded(hash((self.training.seed, *batch.index[:1].tolist())) % 2**63, self.device):
             drawn = self.distribution.sample(mask, batch)
             other = Shuffled().sample(mask, batch)
-        judged, control = learnt
+            of_content = learnt.content_masks.sample(mask, batch)
         said = {
             "evalx": self.evalx(batch, mask),
             "random": self.evalx(batch, drawn),
-            "judged": judged(batch, mask),
+            "judged": learnt.judged(batch, mask),
             "other": self.evalx(batch, other),
-            "control": control(batch, other),
+            "control": learnt.control(batch, other),
+            "revealed": self.evalx(batch, of_content),
+            "content": learnt.content(batch, of_content),
         }
         return {name: logits.log_softmax(dim=-1) for name, logits in said.items()}
 

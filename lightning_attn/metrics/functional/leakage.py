@@ -16,6 +16,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from lightning_attn.errors import InputError
 from lightning_attn.metrics.functional.concentration import entropy
 
 _BINS, _EDGE, _PROFILE = 10, 4, 8
@@ -26,6 +27,12 @@ LENGTH_FEATURES = 2
 ORDER_FREE = (0, 1, 2, 3, 4, *range(FEATURES - _PROFILE, FEATURES))
 #: Inverse penalties of the probe, from hardly any information to nearly free.
 _PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+#: What is said of a network whose attention cannot be measured.
+DIVERGED = (
+    "The network's attention or output holds NaN or infinity: training diverged. Take an earlier checkpoint, "
+    "or train again with a smaller learning rate or gradient clipping."
+)
 
 Array = NDArray[np.float64]
 
@@ -107,7 +114,12 @@ def leaked_bits(features: Array, target: NDArray[np.int64], folds: int = 5, seed
 
     Returns:
         The result; the same input gives the same result.
+
+    Raises:
+        InputError: A feature is NaN or infinite.
     """
+    if not np.isfinite(features).all():
+        raise InputError(DIVERGED)
     classes, counts = np.unique(target, return_counts=True)
     usable = classes[counts >= 2 * folds]
     if len(usable) < 2:
