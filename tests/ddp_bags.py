@@ -11,7 +11,7 @@ import torch
 
 from lightning_attn.callbacks import InstanceCallback
 from tests.callbacks.test_instances import bag_module, tiny_bags
-from tests.runs import trainer
+from tests.helpers.runs import trainer
 
 #: Bags of a split, and of the sample: numbers that 3 processes do not divide, fewer bags than processes.
 CASES = {"21": (21, None), "2": (2, None), "21 sampled": (21, 6)}

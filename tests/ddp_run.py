@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from lightning_attn.callbacks import AttentionTableCallback, FaithfulnessCallback
 from lightning_attn.mitigations import Compose, InstanceWeighting, RandomPretraining
-from tests.runs import tiny_data, tiny_module, trainer
+from tests.helpers.runs import tiny_data, tiny_module, trainer
 
 #: Evaluation sets and samples: sizes that 2 and 3 processes do not divide, fewer examples than processes, a sample.
 CASES = {"37": (37, None), "5": (5, None), "2": (2, None), "37 sampled": (37, 16)}

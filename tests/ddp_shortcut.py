@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from lightning_attn.callbacks import ShortcutProbe
-from tests.runs import tiny_data, tiny_module, trainer
+from tests.helpers.runs import tiny_data, tiny_module, trainer
 
 
 def main(world: int, folder: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lightning_attn.cli.commands import main
-from tests.run_tools import command, run, start, write_config
+from tests.helpers.commands import command, run, start, write_config
 
 ENCODER = "--model.init_args.network.init_args.encoder"
 

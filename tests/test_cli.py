@@ -19,7 +19,7 @@ from lightning_attn.data import SyntheticReviewsDataModule
 from lightning_attn.encoders import BiLSTM
 from lightning_attn.networks import PooledNetwork
 from lightning_attn.tasks import AttentionClassifier
-from tests.run_tools import TINY, command, last, run, start, write_config
+from tests.helpers.commands import TINY, command, last, run, start, write_config
 
 OPINIONS = [("the", "positive"), ("film", "negative"), ("not", "positive")]  # in every vocabulary
 

@@ -17,8 +17,8 @@ import torch
 import yaml
 
 from lightning_attn.cli.commands import main
-from tests.run_tools import start
-from tests.tiny_models import save_model, save_tokenizer, tiny_config
+from tests.helpers.commands import start
+from tests.helpers.tiny_models import save_model, save_tokenizer, tiny_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))

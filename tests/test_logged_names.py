@@ -22,7 +22,7 @@ from lightning_attn.mitigations import Compose, InstanceWeighting, LeakagePenalt
 from lightning_attn.networks import AttentionEnsemble, ContentFreeNetwork, PooledNetwork
 from lightning_attn.tasks import AttentionClassifier, BlackBoxExplainer
 from tests.callbacks.test_instances import bag_module, tiny_bags
-from tests.runs import RecordingLogger, tiny_checkpoint, tiny_data, tiny_module, trainer
+from tests.helpers.runs import RecordingLogger, tiny_checkpoint, tiny_data, tiny_module, trainer
 from tests.tasks import test_question_answering as questions
 
 PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"

@@ -7,7 +7,7 @@ from lightning_attn.attribution import get
 from lightning_attn.attribution.gradients import embedding_gradient
 from lightning_attn.callbacks.sampled import ExampleSample
 from lightning_attn.metrics import DEFAULT_MEASURES, measure
-from tests.toy_bags import BAG_NETWORKS, toy_bag_network, toy_bags
+from tests.helpers.toy_bags import BAG_NETWORKS, toy_bag_network, toy_bags
 
 METHODS = (
     "attention",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny_models import save_classifier, save_tokenizer, tiny_config
+from tests.helpers.tiny_models import save_classifier, save_tokenizer, tiny_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

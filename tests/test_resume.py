@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lightning_attn.cli.commands import main
-from tests.run_tools import assert_same_training, command, last, run, start, write_config
+from tests.helpers.commands import assert_same_training, command, last, run, start, write_config
 
 STEP_LR = (
     "--model.init_args.lr_scheduler.class_path=torch.optim.lr_scheduler.StepLR",
@@ -24,7 +24,7 @@ PLATEAU = (
     "--model.init_args.lr_scheduler.init_args.threshold=0.5",
 )
 # Time to hit it in the middle of an epoch; a callback without random numbers changes nothing in the training.
-SLOW = ("--trainer.callbacks+=tests.run_tools.Slow",)
+SLOW = ("--trainer.callbacks+=tests.helpers.commands.Slow",)
 
 
 def wait_for_epoch(process: subprocess.Popen[str], epochs: int, runs: Path) -> None:

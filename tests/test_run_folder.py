@@ -14,8 +14,8 @@ from lightning_attn.callbacks import AttentionTableCallback, PredictionsFile
 from lightning_attn.cli.commands import main
 from lightning_attn.errors import InputError
 from lightning_attn.runs.folder import discard, folder_of, is_first_process, new_run_folder
-from tests.run_tools import write_config
-from tests.runs import tiny_data, tiny_module, trainer
+from tests.helpers.commands import write_config
+from tests.helpers.runs import tiny_data, tiny_module, trainer
 
 CONTENT = {
     "thesis.txt": b"years of work",

@@ -17,8 +17,8 @@ from lightning_attn.metrics import ExampleMean, LeakedBits, PerExampleMean
 from lightning_attn.mitigations import RandomPretraining
 from lightning_attn.networks import PooledNetwork
 from lightning_attn.tasks import AttentionClassifier
-from tests.runs import RecordingLogger, loader, tiny_data, tiny_module, trainer
-from tests.toys import toy_batch, toy_network
+from tests.helpers.runs import RecordingLogger, loader, tiny_data, tiny_module, trainer
+from tests.helpers.toys import toy_batch, toy_network
 
 
 class ValidationAsTest(SyntheticReviewsDataModule):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from lightning_fabric.utilities import move_data_to_device
 
 from lightning_attn.types import Batch
-from tests.toy_bags import toy_bags
+from tests.helpers.toy_bags import toy_bags
 
 SIZES = st.lists(st.integers(1, 6), min_size=1, max_size=5)
 

@@ -14,7 +14,7 @@ from wandb.proto import wandb_internal_pb2 as pb
 
 from lightning_attn.callbacks import AttentionTableCallback, FaithfulnessCallback
 from lightning_attn.runs.loggers import start_wandb, use_epoch_axis
-from tests.runs import tiny_data, tiny_module, trainer
+from tests.helpers.runs import tiny_data, tiny_module, trainer
 
 EPOCHS = 3
 
@@ -106,7 +106,7 @@ def test_wandb_is_not_imported_without_its_logger(tmp_path: Path) -> None:
     program = (
         "import sys, pathlib\n"
         "from lightning_attn.callbacks import AttentionTableCallback, FaithfulnessCallback\n"
-        "from tests.runs import tiny_data, tiny_module, trainer\n"
+        "from tests.helpers.runs import tiny_data, tiny_module, trainer\n"
         "data = tiny_data()\n"
         "callbacks = [FaithfulnessCallback(metrics=['attention/entropy']), AttentionTableCallback()]\n"
         "trainer(pathlib.Path(sys.argv[1]), callbacks=callbacks).fit(tiny_module(data), data)\n"

@@ -30,8 +30,8 @@ from lightning_attn.mitigations import (
 from lightning_attn.networks import BagNetwork, PooledNetwork
 from lightning_attn.ops.softmax import masked_softmax
 from lightning_attn.types import DataSchema
-from tests.toy_bags import toy_bags
-from tests.toys import VOCABULARY, alone, toy_batch
+from tests.helpers.toy_bags import toy_bags
+from tests.helpers.toys import VOCABULARY, alone, toy_batch
 
 SCHEMA = DataSchema(num_classes=2, vocabulary_size=VOCABULARY)
 

@@ -14,6 +14,8 @@ from lightning_attn.perturbation.sweep import probabilities
 from lightning_attn.perturbation.variants import leave_one_out
 from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch, DataSchema
+from tests.helpers.runs import tiny_data, trainer
+from tests.helpers.toys import alone, toy_batch
 from tests.networks.test_contract import (  # collected here too, with the fixtures of this file
     test_an_example_gives_the_same_alone_and_padded,  # noqa: F401
     test_attention_is_a_distribution_over_valid,  # noqa: F401
@@ -22,8 +24,6 @@ from tests.networks.test_contract import (  # collected here too, with the fixtu
     test_handing_back_the_embeddings_reproduces_the_logits,  # noqa: F401
 )
 from tests.networks.test_paired import pairs
-from tests.runs import tiny_data, trainer
-from tests.toys import alone, toy_batch
 
 ENCODERS = {"bilstm": lambda: BiLSTM(8, 5), "cnn": lambda: CNN(8, 3), "average": lambda: TokenMLP(8, 7, values="local")}
 

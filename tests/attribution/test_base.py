@@ -6,8 +6,8 @@ import torch
 from lightning_attn.attribution import METHODS, TransformerAttribution, get
 from lightning_attn.errors import InputError
 from lightning_attn.networks import AttentionNetwork
-from tests.tiny_models import toy_transformer
-from tests.toys import alone, toy_batch, toy_network
+from tests.helpers.tiny_models import toy_transformer
+from tests.helpers.toys import alone, toy_batch, toy_network
 
 
 def network_for(name: str, **options) -> AttentionNetwork:

@@ -9,8 +9,8 @@ from torch import nn
 from lightning_attn.attribution import get, untrained
 from lightning_attn.errors import InputError
 from lightning_attn.mitigations import InstanceWeighting
-from tests.toy_bags import BAG_NETWORKS, toy_bag_network, toy_bags
-from tests.toys import toy_batch, toy_network
+from tests.helpers.toy_bags import BAG_NETWORKS, toy_bag_network, toy_bags
+from tests.helpers.toys import toy_batch, toy_network
 
 
 def test_uniform_scores_are_the_same_everywhere() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_attn.attribution.gradients import embedding_gradient
-from tests.toys import alone, toy_batch, toy_network
+from tests.helpers.toys import alone, toy_batch, toy_network
 
 
 def numeric(network, batch, attention_fixed: bool) -> torch.Tensor:

@@ -7,7 +7,7 @@ from captum.attr import FeatureAblation
 from lightning_attn.attribution import Occlusion, Random, get
 from lightning_attn.attribution.gradients import embedding_gradient
 from lightning_attn.perturbation.perturbations import Pad, Replace
-from tests.toys import toy_batch, toy_network
+from tests.helpers.toys import toy_batch, toy_network
 
 
 @pytest.mark.parametrize(("perturbation", "token"), [(Replace(), 1), (Pad(), 0)])

@@ -10,7 +10,7 @@ from lightning_attn.attribution import GradientShap, SmoothGradient, get
 from lightning_attn.attribution.gradients import embedding_gradient
 from lightning_attn.errors import InputError
 from lightning_attn.ops.randomness import normal
-from tests.toys import toy_batch, toy_network
+from tests.helpers.toys import toy_batch, toy_network
 
 
 def test_they_are_sums_of_squares():

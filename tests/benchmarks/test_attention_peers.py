@@ -6,7 +6,7 @@ from lightning_attn.ops.divergence import jensen_shannon
 from lightning_attn.perturbation.sweep import probabilities
 from lightning_attn.perturbation.variants import leave_one_out
 from lightning_attn.types import Batch
-from tests.toys import toy_batch, toy_network
+from tests.helpers.toys import toy_batch, toy_network
 
 LENGTHS = (7, 1, 12, 4)
 

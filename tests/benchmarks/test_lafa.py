@@ -18,7 +18,7 @@ from benchmarks.lafa_page import page
 from lightning_attn.attribution import LAFA, Lexicon
 from lightning_attn.attribution.lafa import Nearest
 from lightning_attn.attribution.lafa.kernels import Cosine, Indicator
-from tests.tiny_models import save_model, save_tokenizer, tiny_config
+from tests.helpers.tiny_models import save_model, save_tokenizer, tiny_config
 
 
 @given(st.integers(2, 12), st.integers(0, 200), st.sampled_from([1e-12, 1.0, 1e6]))

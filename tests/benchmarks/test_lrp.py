@@ -9,7 +9,7 @@ from benchmarks import lrp
 from lightning_attn.perturbation.perturbations import Delete
 from lightning_attn.perturbation.sweep import sweep
 from lightning_attn.types import Batch, DataSchema
-from tests.tiny_models import toy_transformer
+from tests.helpers.tiny_models import toy_transformer
 
 
 def test_every_method_is_compared_after_parity(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from lightning_attn.data.bags import BagDataModule, Conjunction, Digits, FourBag
 from lightning_attn.encoders import MLP
 from lightning_attn.networks import BagNetwork, LinearClassifier, MLPClassifier
 from lightning_attn.tasks import AttentionClassifier
-from tests.runs import trainer
+from tests.helpers.runs import trainer
 
 EPOCHS, RATE, DECAY = 4, 0.01, 0.01
 

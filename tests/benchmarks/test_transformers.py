@@ -41,8 +41,8 @@ from lightning_attn.metrics import Settings, measure
 from lightning_attn.metrics.presets import PRESETS
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.types import Batch
-from tests.tiny_models import toy_transformer
-from tests.toys import toy_batch
+from tests.helpers.tiny_models import toy_transformer
+from tests.helpers.toys import toy_batch
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lightning_attn.callbacks import AttentionTableCallback
 from lightning_attn.errors import InputError
 from lightning_attn.tasks import AttentionClassifier
-from tests.runs import loader, tiny_data, tiny_module, trainer
-from tests.toys import toy_batch, toy_network
+from tests.helpers.runs import loader, tiny_data, tiny_module, trainer
+from tests.helpers.toys import toy_batch, toy_network
 
 
 def page(folder: Path, stage: str = "val") -> str:

@@ -13,7 +13,7 @@ from lightning_attn.errors import InputError
 from lightning_attn.networks import BagNetwork
 from lightning_attn.tasks import AttentionClassifier
 from tests.callbacks.test_instances import bag_module, tiny_bags
-from tests.runs import trainer
+from tests.helpers.runs import trainer
 
 
 def digits() -> BagDataModule:

@@ -11,9 +11,9 @@ from lightning_attn.errors import InputError
 from lightning_attn.metrics import ERASURE, MEASURES, PRESETS, ChunkMean, LeakedBits, Settings, measure
 from lightning_attn.mitigations import RandomPretraining
 from lightning_attn.tasks import AttentionClassifier
-from tests.run_tools import run, write_config
-from tests.runs import RecordingLogger, loader, tiny_data, tiny_module, trainer
-from tests.toys import toy_batch, toy_network
+from tests.helpers.commands import run, write_config
+from tests.helpers.runs import RecordingLogger, loader, tiny_data, tiny_module, trainer
+from tests.helpers.toys import toy_batch, toy_network
 
 CHEAP = ["faithfulness/kendall_gradient", "faithfulness/comprehensiveness", "attention/entropy"]
 

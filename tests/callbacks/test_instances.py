@@ -17,7 +17,7 @@ from lightning_attn.metrics.functional import INSTANCE_MEASURES, instance_measur
 from lightning_attn.mitigations import RandomPretraining
 from lightning_attn.networks import BagNetwork, ClassBagNetwork, InstanceNetwork
 from lightning_attn.tasks import AttentionClassifier
-from tests.runs import RecordingLogger, loader, tiny_data, tiny_module, trainer
+from tests.helpers.runs import RecordingLogger, loader, tiny_data, tiny_module, trainer
 
 
 def tiny_bags(**arguments) -> BagDataModule:

@@ -4,7 +4,7 @@ import torch
 
 from lightning_attn.callbacks.sampled import ExampleSample
 from lightning_attn.types import Batch
-from tests.toys import toy_batch
+from tests.helpers.toys import toy_batch
 
 
 def strategy(*others: ExampleSample, size: int = 0) -> SimpleNamespace:

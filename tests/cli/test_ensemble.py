@@ -16,10 +16,10 @@ from lightning_attn.cli.ensemble_folder import EnsembleFolder
 from lightning_attn.errors import InputError
 from lightning_attn.explain import Explainer
 from lightning_attn.networks.trained import TrainedNetwork
-from tests.run_tools import TINY, run, start, write_config
+from tests.helpers.commands import TINY, run, start, write_config
 
 EPOCHS = ("--trainer.max_epochs=2", "--wandb=disabled")
-SLOW = ("--trainer.callbacks+=tests.run_tools.Slow",)
+SLOW = ("--trainer.callbacks+=tests.helpers.commands.Slow",)
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from lightning_attn.attribution.heads.heads_file import read_heads
 from lightning_attn.cli.commands import main
 from lightning_attn.explain import Explainer
 from lightning_attn.networks import TransformerNetwork
-from tests.attribution.heads.worlds import CONLLU, planted, planted_words, save_tokenizer
-from tests.run_tools import TINY, run, write_config
+from tests.helpers.commands import TINY, run, write_config
+from tests.helpers.planted_heads import CONLLU, planted, planted_words, save_tokenizer
 
 pytest.importorskip("conllu", reason="reading CoNLL-U needs conllu, which is not installed")
 

@@ -16,7 +16,7 @@ from lightning_attn.cli.commands import main
 from lightning_attn.errors import InputError
 from lightning_attn.networks.trained import TrainedNetwork
 from lightning_attn.tasks import AttentionClassifier
-from tests.run_tools import TINY, command, run, write_config
+from tests.helpers.commands import TINY, command, run, write_config
 
 #: Executed where it is called, and where it is only imported.
 RAN = Path("ran")

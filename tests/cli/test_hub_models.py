@@ -16,7 +16,7 @@ from lightning_attn.data import HuggingFaceProcessor, WordProcessor
 from lightning_attn.errors import InputError
 from lightning_attn.explain import Explainer
 from lightning_attn.networks import TransformerNetwork
-from tests.tiny_models import save_classifier, save_tokenizer, tiny_config
+from tests.helpers.tiny_models import save_classifier, save_tokenizer, tiny_config
 
 TEXTS = ["the plot was not dull .", "a superb cast"]
 

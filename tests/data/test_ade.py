@@ -10,7 +10,7 @@ import pytest
 from lightning_attn.data import ADEDataModule, HuggingFaceProcessor
 from lightning_attn.data.ade import _read_relations
 from lightning_attn.errors import InputError
-from tests.tiny_models import save_tokenizer
+from tests.helpers.tiny_models import save_tokenizer
 
 # The offsets count in an abstract that is not there: only their distance means something.
 RELATIONS = [

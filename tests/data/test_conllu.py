@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lightning_attn.data.conllu import Parse, read_conllu
 from lightning_attn.errors import InputError
-from tests.attribution.heads.worlds import CONLLU
+from tests.helpers.planted_heads import CONLLU
 
 pytest.importorskip("conllu", reason="reading CoNLL-U needs conllu, which is not installed")
 

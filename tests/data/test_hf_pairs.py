@@ -20,8 +20,8 @@ from lightning_attn.explain import Explainer
 from lightning_attn.networks import PooledNetwork, TransformerNetwork
 from lightning_attn.perturbation.perturbations import Delete, Replace
 from lightning_attn.types import DataSchema
-from tests.run_tools import run, write_config
-from tests.tiny_models import KINDS, save_classifier, save_model, save_tokenizer, tiny_config
+from tests.helpers.commands import run, write_config
+from tests.helpers.tiny_models import KINDS, save_classifier, save_model, save_tokenizer, tiny_config
 
 CORPUS = ["a man sleeps in the park", "somebody is asleep outside", "two girls sing"]
 WORDS = " ".join(CORPUS).split()

@@ -15,7 +15,7 @@ from lightning_attn.data import QuestionProcessor, SQuADDataModule, TextProcesso
 from lightning_attn.data.questions import Question
 from lightning_attn.data.windows import WindowDataset
 from lightning_attn.errors import InputError
-from tests.tiny_models import save_tokenizer
+from tests.helpers.tiny_models import save_tokenizer
 
 CONTEXT = "The old  red bridge crosses the wide river, near the mill (built 1801) and the small church of the town."
 

@@ -17,7 +17,7 @@ from lightning_attn.experiments import (
     CounterfactualCallback,
     PermutationCallback,
 )
-from tests.runs import tiny_data, tiny_module, trainer
+from tests.helpers.runs import tiny_data, tiny_module, trainer
 
 #: Test sets and samples: a sample of a size that 2 and 3 processes do not divide, and fewer examples than processes.
 CASES = {"37 sampled": (37, 16), "5": (5, None), "2": (2, None)}

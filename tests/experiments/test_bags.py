@@ -13,7 +13,7 @@ from lightning_attn.experiments import (
     CounterfactualCallback,
     PermutationCallback,
 )
-from tests.toy_bags import toy_bag_network, toy_bags
+from tests.helpers.toy_bags import toy_bag_network, toy_bags
 
 
 @pytest.mark.parametrize("network", ["gated", "multihead", "mean"])

@@ -31,9 +31,9 @@ from lightning_attn.experiments import (
 from lightning_attn.mitigations import RandomPretraining
 from lightning_attn.networks import PairedNetwork
 from lightning_attn.tasks import AttentionClassifier
+from tests.helpers.runs import RecordingLogger, loader, tiny_data, tiny_module, trainer
+from tests.helpers.toys import toy_batch, toy_network
 from tests.networks.test_paired import paired, pairs
-from tests.runs import RecordingLogger, loader, tiny_data, tiny_module, trainer
-from tests.toys import toy_batch, toy_network
 
 KINDS = (AgreementCallback, PermutationCallback, AdversarialCallback, CounterfactualCallback)
 NAMES = ("agreement", "permutation", "adversarial", "counterfactual")

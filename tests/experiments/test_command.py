@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from lightning_attn.cli.commands import main
-from tests.run_tools import TINY, command, run, write_config
+from tests.helpers.commands import TINY, command, run, write_config
 
 OVERLAY = Path(__file__).parents[2] / "configs" / "experiments" / "attention_is_not_explanation.yaml"
 NAMES = ("agreement", "permutation", "adversarial", "counterfactual")

@@ -16,9 +16,9 @@ from lightning_attn.experiments import DisagreementCallback
 from lightning_attn.metrics import disagreement
 from lightning_attn.networks import AttentionEnsemble
 from lightning_attn.tasks import AttentionClassifier
-from tests.runs import loader, tiny_data, tiny_module, trainer
-from tests.toy_bags import toy_bag_network, toy_bags
-from tests.toys import toy_batch, toy_network
+from tests.helpers.runs import loader, tiny_data, tiny_module, trainer
+from tests.helpers.toy_bags import toy_bag_network, toy_bags
+from tests.helpers.toys import toy_batch, toy_network
 
 
 def module_of(data: SyntheticReviewsDataModule) -> AttentionClassifier:

@@ -6,7 +6,7 @@ import torch
 from lightning_attn.errors import InputError
 from lightning_attn.experiments import permutation
 from lightning_attn.metrics.functional import permutation_tvd
-from tests.toys import toy_batch, toy_network
+from tests.helpers.toys import toy_batch, toy_network
 
 
 def test_is_the_metric_and_the_largest_weight_that_moves():

@@ -16,7 +16,7 @@ from lightning_attn.cli.commands import main
 from lightning_attn.errors import InputError
 from lightning_attn.explain import Explainer, Explanation
 from lightning_attn.visualization.explain_page import explain_page
-from tests.run_tools import run, write_config
+from tests.helpers.commands import run, write_config
 
 TEXTS = ["the plot was not dull .", "a superb cast", "the story was hollow and the music was rather tedious"]
 EVIL = "<script>alert('1')</script> & \"more\""

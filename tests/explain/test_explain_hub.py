@@ -14,7 +14,7 @@ from lightning_attn.cli.commands import main
 from lightning_attn.data import HuggingFaceProcessor
 from lightning_attn.explain import Explainer
 from lightning_attn.networks import TransformerNetwork
-from tests.tiny_models import save_classifier, save_model, save_tokenizer, tiny_config
+from tests.helpers.tiny_models import save_classifier, save_model, save_tokenizer, tiny_config
 
 TEXTS = ["the plot was not dull .", "a superb cast"]
 

@@ -8,7 +8,7 @@ import pytest
 from lightning_attn.cli.commands import main
 from lightning_attn.errors import InputError
 from lightning_attn.explain import Explainer
-from tests.run_tools import run, write_config
+from tests.helpers.commands import run, write_config
 
 STORY = "1 Mary went to the {a}.\n2 John went to the {b}.\n3 Where is Mary?\t{a}\t1\n4 Where is John?\t{b}\t2\n"
 TEXT = "Mary went to the hall. John went to the attic."

@@ -9,8 +9,8 @@ from lightning_attn.attribution import METHODS, MaskLRP, TransformerAttribution,
 from lightning_attn.cli.commands import main
 from lightning_attn.explain import Explainer
 from lightning_attn.visualization.explain_page import TITLES
-from tests.run_tools import TINY, run, write_config
-from tests.tiny_models import save_model, save_tokenizer, tiny_config
+from tests.helpers.commands import TINY, run, write_config
+from tests.helpers.tiny_models import save_model, save_tokenizer, tiny_config
 
 TEXTS = ["the plot was not dull .", "a superb cast"]
 OF_TRANSFORMERS = sorted(name for name, method in METHODS.items() if issubclass(method, TransformerAttribution))

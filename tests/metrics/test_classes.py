@@ -27,7 +27,7 @@ from lightning_attn.metrics.functional import (
 )
 from lightning_attn.metrics.functional.erasure import log_odds_floors
 from lightning_attn.metrics.functional.plausibility import evidence_of
-from tests.toys import toy_batch, toy_network
+from tests.helpers.toys import toy_batch, toy_network
 
 BATCH = toy_batch(lengths=(7, 5, 12, 4), special=True, evidence=True)
 NETWORK = toy_network(attend_special=True)

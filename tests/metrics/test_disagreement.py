@@ -11,8 +11,8 @@ from lightning_attn.errors import InputError
 from lightning_attn.metrics import ExampleMean, RiskCoverageGain, disagreement
 from lightning_attn.networks import AttentionEnsemble
 from lightning_attn.types import Batch
-from tests.toy_bags import toy_bag_network, toy_bags
-from tests.toys import alone, toy_batch, toy_network
+from tests.helpers.toy_bags import toy_bag_network, toy_bags
+from tests.helpers.toys import alone, toy_batch, toy_network
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from lightning_attn.metrics.functional import log_weights
 from lightning_attn.ops.randomness import uniform
 from lightning_attn.perturbation.budget import Steps
 from lightning_attn.types import Batch
-from tests.toy_bags import toy_bag_network, toy_bags
+from tests.helpers.toy_bags import toy_bag_network, toy_bags
 
 
 def pooled(batches: list[tuple[torch.Tensor, Batch]]) -> tuple[float, float]:

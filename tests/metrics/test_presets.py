@@ -19,7 +19,7 @@ from lightning_attn.metrics.functional import auprc, auroc, token_f1
 from lightning_attn.networks import AttentionNetwork
 from lightning_attn.perturbation.perturbations import Delete, Pad, Replace
 from lightning_attn.types import Batch, DataSchema
-from tests.toys import alone, toy_batch, toy_network
+from tests.helpers.toys import alone, toy_batch, toy_network
 
 ALL = tuple(f"faithfulness/{name}" for name in ERASURE)
 LOO = "faithfulness/kendall_loo"

@@ -14,9 +14,9 @@ from lightning_attn.errors import InputError
 from lightning_attn.metrics import DEFAULT_MEASURES, MEASURES, Settings, measure
 from lightning_attn.perturbation.perturbations import Replace
 from lightning_attn.types import Batch
-from tests.tiny_models import toy_transformer
-from tests.toy_bags import toy_bag_network, toy_bags
-from tests.toys import alone, toy_batch, toy_network
+from tests.helpers.tiny_models import toy_transformer
+from tests.helpers.toy_bags import toy_bag_network, toy_bags
+from tests.helpers.toys import alone, toy_batch, toy_network
 
 ALL = tuple(MEASURES)
 QUICK = Settings(permutations=20)

@@ -15,8 +15,8 @@ from lightning_attn.mitigations import (
     SetMaskClassifier,
 )
 from lightning_attn.types import DataSchema
-from tests.toy_bags import BAG_NETWORKS, toy_bag_network, toy_bags
-from tests.toys import toy_batch
+from tests.helpers.toy_bags import BAG_NETWORKS, toy_bag_network, toy_bags
+from tests.helpers.toys import toy_batch
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

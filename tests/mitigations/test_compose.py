@@ -13,7 +13,7 @@ from lightning_attn.mitigations import (
     RandomPretraining,
 )
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
-from tests.toys import toy_batch, toy_network
+from tests.helpers.toys import toy_batch, toy_network
 
 
 class Halve(Mitigation):

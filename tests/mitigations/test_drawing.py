@@ -8,7 +8,7 @@ from lightning_attn.mitigations import AttentionDropout, MaskedFineTuning, Rando
 from lightning_attn.mitigations.base import DrawingMitigation
 from lightning_attn.ops.softmax import attendable
 from lightning_attn.types import DataSchema
-from tests.toys import toy_batch, toy_network
+from tests.helpers.toys import toy_batch, toy_network
 
 SCHEMA = DataSchema(num_classes=2, vocabulary_size=30, replacement_id=1)
 

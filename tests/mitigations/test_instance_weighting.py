@@ -11,7 +11,7 @@ from lightning_attn.mitigations import InstanceWeighting, MaskClassifier, SetMas
 from lightning_attn.mitigations.mask_classifier import mask_features
 from lightning_attn.mitigations.reliability import EffectiveSampleSize
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
-from tests.toys import toy_batch
+from tests.helpers.toys import toy_batch
 
 # P(y | mask) of three masks; the joint distribution with P(mask) below is known exactly.
 P_MASK = torch.tensor([0.5, 0.3, 0.2])

@@ -14,7 +14,7 @@ from lightning_attn.mitigations import Compose, LeakagePenalty, RandomMixing, Ra
 from lightning_attn.mitigations.leakage_penalty import MaskDescription, length_description
 from lightning_attn.ops.softmax import attendable
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
-from tests.toys import VOCABULARY, toy_batch, toy_network
+from tests.helpers.toys import VOCABULARY, toy_batch, toy_network
 
 NETWORK = toy_network()
 

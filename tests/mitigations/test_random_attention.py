@@ -8,7 +8,7 @@ from lightning_attn.mitigations import BernoulliSubset, Dirichlet, Shuffled, Sof
 from lightning_attn.mitigations.random_attention import RandomAttention
 from lightning_attn.ops.randomness import seeded
 from lightning_attn.ops.softmax import masked_softmax
-from tests.toys import toy_batch
+from tests.helpers.toys import toy_batch
 
 DISTRIBUTIONS = [
     SoftmaxNormal(),

@@ -9,7 +9,7 @@ from lightning_attn.encoders import BiLSTM
 from lightning_attn.mitigations import RandomPretraining, UniformSubset
 from lightning_attn.networks import PooledNetwork
 from lightning_attn.types import DataSchema
-from tests.toys import toy_batch
+from tests.helpers.toys import toy_batch
 
 
 def local_network(mitigation: RandomPretraining) -> PooledNetwork:

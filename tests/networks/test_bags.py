@@ -12,7 +12,7 @@ from lightning_attn.errors import InputError
 from lightning_attn.mitigations import RandomPretraining
 from lightning_attn.networks import AdditiveBagNetwork, BagNetwork, ClassBagNetwork, MaxBagNetwork, MultiHeadBagNetwork
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
-from tests.toy_bags import BAG_NETWORKS, small_lenet, toy_bag_network, toy_bags
+from tests.helpers.toy_bags import BAG_NETWORKS, small_lenet, toy_bag_network, toy_bags
 
 KINDS = pytest.mark.parametrize("kind", BAG_NETWORKS)
 HEADS = ["multihead", "multihead-additive", "class"]

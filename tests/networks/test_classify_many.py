@@ -8,8 +8,8 @@ import torch
 from lightning_attn.encoders import TokenMLP
 from lightning_attn.networks import AttentionNetwork, MLPClassifier, PairedNetwork, PooledNetwork
 from lightning_attn.types import DataSchema
+from tests.helpers.toys import toy_batch
 from tests.networks.test_paired import pairs
-from tests.toys import toy_batch
 
 
 class Nonlinear(PooledNetwork):

@@ -19,7 +19,7 @@ from lightning_attn.mitigations import (
 )
 from lightning_attn.networks import ContentFreeNetwork, PooledNetwork
 from lightning_attn.types import Batch, DataSchema
-from tests.toys import VOCABULARY, alone, toy_batch
+from tests.helpers.toys import VOCABULARY, alone, toy_batch
 
 K = 4
 SCHEMA = DataSchema(num_classes=2, vocabulary_size=VOCABULARY + K, default_tokens=K)

@@ -10,8 +10,8 @@ from lightning_attn.encoders import CNN, BiLSTM, Encoder, TokenMLP
 from lightning_attn.errors import InputError
 from lightning_attn.networks import AttentionNetwork, Classifier, LinearClassifier, MLPClassifier, PooledNetwork
 from lightning_attn.types import Batch, DataSchema
-from tests.toy_bags import BAG_NETWORKS, toy_bag_network, toy_bags
-from tests.toys import toy_batch
+from tests.helpers.toy_bags import BAG_NETWORKS, toy_bag_network, toy_bags
+from tests.helpers.toys import toy_batch
 
 SCHEMA = DataSchema(num_classes=3, vocabulary_size=30)
 ENCODERS = {

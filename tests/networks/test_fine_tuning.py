@@ -14,9 +14,9 @@ from lightning_attn.mitigations import Compose, InstanceWeighting, Mitigation, R
 from lightning_attn.networks import AttentionNetwork, PooledNetwork, TransformerNetwork
 from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import DataSchema
-from tests.runs import loader, tiny_data, trainer
-from tests.tiny_models import save_model, tiny_config
-from tests.toys import toy_batch
+from tests.helpers.runs import loader, tiny_data, trainer
+from tests.helpers.tiny_models import save_model, tiny_config
+from tests.helpers.toys import toy_batch
 
 SCHEMA = DataSchema(num_classes=2, vocabulary_size=30)
 NETWORKS: dict[str, Any] = {

@@ -18,6 +18,7 @@ from lightning_attn.networks import PairClassifier, PairedNetwork
 from lightning_attn.perturbation.sweep import probabilities
 from lightning_attn.perturbation.variants import leave_one_out
 from lightning_attn.types import Batch, DataSchema
+from tests.helpers.toys import toy_batch
 from tests.networks.test_contract import (  # collected here too, with the fixtures of this file
     test_attention_is_a_distribution_over_valid,  # noqa: F401
     test_evaluation_is_deterministic,  # noqa: F401
@@ -25,7 +26,6 @@ from tests.networks.test_contract import (  # collected here too, with the fixtu
     test_handing_back_the_embeddings_reproduces_the_logits,  # noqa: F401
     test_value_path_is_what_the_logits_need_when_attention_is_given,  # noqa: F401
 )
-from tests.toys import toy_batch
 
 SCHEMA = DataSchema(num_classes=3, vocabulary_size=30, query_vocabulary_size=30)
 ENCODERS = {

@@ -19,8 +19,8 @@ from lightning_attn.perturbation.perturbations import Delete, Replace
 from lightning_attn.perturbation.sweep import probabilities
 from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch, DataSchema
-from tests.runs import trainer
-from tests.toy_bags import toy_bag_network, toy_bags
+from tests.helpers.runs import trainer
+from tests.helpers.toy_bags import toy_bag_network, toy_bags
 
 GRID = (3, 4)
 

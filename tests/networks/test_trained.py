@@ -12,8 +12,8 @@ import torch
 from lightning_attn.errors import InputError
 from lightning_attn.networks.trained import TrainedNetwork
 from lightning_attn.tasks import AttentionClassifier
-from tests.run_tools import run, write_config
-from tests.runs import tiny_data, tiny_module, trainer
+from tests.helpers.commands import run, write_config
+from tests.helpers.runs import tiny_data, tiny_module, trainer
 
 
 @pytest.fixture(scope="module")

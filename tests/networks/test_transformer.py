@@ -33,6 +33,10 @@ from lightning_attn.networks import TransformerNetwork
 from lightning_attn.networks.transformer.self_attention import NAME, attention_function, own_attention, register
 from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch, DataSchema
+from tests.helpers.commands import TINY, run, write_config
+from tests.helpers.runs import tiny_data, trainer
+from tests.helpers.tiny_models import KINDS, save_classifier, save_model, save_tokenizer, tiny_config
+from tests.helpers.toys import toy_batch
 from tests.networks.test_contract import (  # noqa: F401 - run again here, with the networks of this file
     test_an_example_gives_the_same_alone_and_padded,
     test_attention_is_a_distribution_over_valid,
@@ -41,10 +45,6 @@ from tests.networks.test_contract import (  # noqa: F401 - run again here, with 
     test_handing_back_the_embeddings_reproduces_the_logits,
     test_mixed_precision_gives_a_distribution_too,
 )
-from tests.run_tools import TINY, run, write_config
-from tests.runs import tiny_data, trainer
-from tests.tiny_models import KINDS, save_classifier, save_model, save_tokenizer, tiny_config
-from tests.toys import toy_batch
 
 SCHEMA = DataSchema(num_classes=3, vocabulary_size=30)
 CHOICES: dict[str, dict[str, Any]] = {

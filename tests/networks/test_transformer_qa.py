@@ -15,9 +15,9 @@ from lightning_attn.attribution.transformer.relevance import propagate
 from lightning_attn.errors import InputError
 from lightning_attn.networks import TransformerNetwork, TransformerQANetwork
 from lightning_attn.types import Batch, DataSchema
+from tests.helpers.tiny_models import KINDS, save_model, tiny_config
+from tests.helpers.toys import toy_batch
 from tests.networks.test_transformer import SMALL
-from tests.tiny_models import KINDS, save_model, tiny_config
-from tests.toys import toy_batch
 
 SCHEMA = DataSchema(num_classes=2, class_names=("start", "end"), vocabulary_size=30, spans=True)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lightning_attn.errors import InputError
 from lightning_attn.ops.parts import by_parts, group_sizes, narrowed, rows_within
-from tests.toys import toy_batch
+from tests.helpers.toys import toy_batch
 
 
 @dataclass

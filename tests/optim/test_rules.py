@@ -17,10 +17,10 @@ from lightning_attn.networks import AttentionNetwork, PooledNetwork, Transformer
 from lightning_attn.optim import LayerRates, NoDecayOfNormsAndBiases, ParameterRule, parameter_groups
 from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import DataSchema
-from tests.run_tools import TINY, last, run, write_config
-from tests.runs import loader, tiny_data, tiny_module, trainer
-from tests.tiny_models import KINDS, save_model, save_tokenizer, tiny_config
-from tests.toys import toy_batch
+from tests.helpers.commands import TINY, last, run, write_config
+from tests.helpers.runs import loader, tiny_data, tiny_module, trainer
+from tests.helpers.tiny_models import KINDS, save_model, save_tokenizer, tiny_config
+from tests.helpers.toys import toy_batch
 
 SCHEMA = DataSchema(num_classes=2, vocabulary_size=30)
 

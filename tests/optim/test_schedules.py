@@ -17,8 +17,8 @@ from pytorch_lightning import Callback
 from lightning_attn.cli.commands import main
 from lightning_attn.errors import InputError
 from lightning_attn.optim import StepSchedule, WarmupConstant, WarmupCosine, WarmupLinear
-from tests.run_tools import assert_same_training, command, last, run, start, write_config
-from tests.runs import tiny_data, tiny_module, trainer
+from tests.helpers.commands import assert_same_training, command, last, run, start, write_config
+from tests.helpers.runs import tiny_data, tiny_module, trainer
 
 
 def optimizer(*rates: float) -> torch.optim.Optimizer:

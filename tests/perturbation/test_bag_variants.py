@@ -17,7 +17,7 @@ from lightning_attn.perturbation.perturbations import Delete, Pad, Perturbation,
 from lightning_attn.perturbation.sweep import probabilities
 from lightning_attn.perturbation.variants import leave_one_out, top_k_kept, top_k_removed
 from lightning_attn.types import Batch, DataSchema
-from tests.toy_bags import small_lenet, toy_bag_network, toy_bags
+from tests.helpers.toy_bags import small_lenet, toy_bag_network, toy_bags
 
 KNOWN = ("additive", "gated", "identity", "mean")
 

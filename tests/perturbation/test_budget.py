@@ -5,7 +5,7 @@ import math
 import pytest
 
 from lightning_attn.perturbation.budget import FlooredFractions, Fractions, Steps, WholeSteps
-from tests.toys import toy_batch
+from tests.helpers.toys import toy_batch
 
 
 @pytest.mark.parametrize("special", [False, True])

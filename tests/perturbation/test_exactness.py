@@ -29,7 +29,7 @@ from lightning_attn.perturbation.pooled import PooledReader
 from lightning_attn.perturbation.sweep import probabilities
 from lightning_attn.perturbation.variants import leave_one_out, top_k_kept, top_k_removed, unperturbed
 from lightning_attn.types import Batch, DataSchema
-from tests.toys import VOCABULARY, toy_batch
+from tests.helpers.toys import VOCABULARY, toy_batch
 
 ENCODERS = {
     "bilstm": lambda values: BiLSTM(6, 4, values=values, dropout=0.3),

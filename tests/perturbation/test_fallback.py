@@ -17,7 +17,7 @@ from lightning_attn.perturbation.reader import FullReader
 from lightning_attn.perturbation.sweep import probabilities
 from lightning_attn.perturbation.variants import leave_one_out
 from lightning_attn.types import DataSchema
-from tests.toys import VOCABULARY, toy_batch
+from tests.helpers.toys import VOCABULARY, toy_batch
 
 
 def built(encoder=None, attention=None, kind=PooledNetwork):

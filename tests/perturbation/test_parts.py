@@ -16,7 +16,7 @@ from lightning_attn.perturbation.pooled import PooledReader
 from lightning_attn.perturbation.signatures import distinct
 from lightning_attn.perturbation.sweep import probabilities, sweep
 from lightning_attn.perturbation.variants import leave_one_out, unperturbed
-from tests.toys import toy_batch, toy_network
+from tests.helpers.toys import toy_batch, toy_network
 
 
 @settings(derandomize=True, deadline=None)

@@ -9,7 +9,7 @@ from lightning_attn.perturbation.perturbations import Delete, Pad, Replace
 from lightning_attn.perturbation.sweep import output_change, probabilities, sweep
 from lightning_attn.perturbation.variants import leave_one_out, ranks, top_k_kept, top_k_removed
 from lightning_attn.types import Batch
-from tests.toys import alone, toy_batch, toy_network
+from tests.helpers.toys import alone, toy_batch, toy_network
 
 
 def by_hand(network, batch: Batch, keep: torch.Tensor, perturbation) -> torch.Tensor:

@@ -15,8 +15,8 @@ from lightning_attn.encoders import MLP
 from lightning_attn.networks import BagNetwork, ClassBagNetwork, InstanceNetwork, MaxBagNetwork, MultiHeadBagNetwork
 from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch, DataSchema
-from tests.runs import loader, trainer
-from tests.toy_bags import toy_bags
+from tests.helpers.runs import loader, trainer
+from tests.helpers.toy_bags import toy_bags
 
 ADAM = partial(torch.optim.Adam, lr=1e-2)
 NETWORKS = [BagNetwork, MultiHeadBagNetwork, ClassBagNetwork, MaxBagNetwork]

@@ -34,8 +34,8 @@ from lightning_attn.perturbation.sweep import probabilities
 from lightning_attn.tasks import AttentionClassifier, BlackBoxExplainer
 from lightning_attn.types import Batch, DataSchema
 from tests.callbacks.test_instances import bag_module
-from tests.run_tools import TINY, assert_same_training, run, write_config
-from tests.runs import tiny_checkpoint, tiny_data, tiny_module, trainer
+from tests.helpers.commands import TINY, assert_same_training, run, write_config
+from tests.helpers.runs import tiny_checkpoint, tiny_data, tiny_module, trainer
 
 ADAM = partial(torch.optim.Adam, lr=2e-2)
 K = 3

@@ -20,7 +20,7 @@ from lightning_attn.mitigations import Compose, InstanceWeighting, Mitigation, N
 from lightning_attn.networks import PooledNetwork
 from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch, DataSchema
-from tests.toys import toy_batch
+from tests.helpers.toys import toy_batch
 
 
 def loader(batches: list[Batch]) -> DataLoader:

@@ -23,10 +23,10 @@ from lightning_attn.metrics.functional import answer_recall
 from lightning_attn.mitigations import Compose, InstanceWeighting, MaskedFineTuning, Mitigation, RandomPretraining
 from lightning_attn.networks import PooledNetwork, TransformerQANetwork
 from lightning_attn.tasks import AttentionClassifier, QuestionAnswerer
-from tests.run_tools import command, run, start, write_config
-from tests.runs import trainer
-from tests.tiny_models import save_model, save_tokenizer, tiny_config
-from tests.toys import toy_batch
+from tests.helpers.commands import command, run, start, write_config
+from tests.helpers.runs import trainer
+from tests.helpers.tiny_models import save_model, save_tokenizer, tiny_config
+from tests.helpers.toys import toy_batch
 
 COLOURS = ("red", "blue", "green", "grey")
 THINGS = ("door", "boat", "wall", "hat")

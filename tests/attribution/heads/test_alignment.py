@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from lightning_attn.attribution.heads import AlignedTexts, align
 from lightning_attn.data.conllu import Parse, read_conllu
 from lightning_attn.errors import InputError
-from tests.attribution.heads.worlds import CONLLU, save_tokenizer
+from tests.helpers.planted_heads import CONLLU, save_tokenizer
 
 RELATIONS = ("nsubj", "obj", "amod", "advmod")
 

@@ -8,7 +8,7 @@ import torch
 
 from lightning_attn.attribution.heads.heads_file import read_heads, write_heads
 from lightning_attn.errors import InputError
-from tests.tiny_models import toy_transformer
+from tests.helpers.tiny_models import toy_transformer
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:

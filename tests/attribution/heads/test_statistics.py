@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 from lightning_attn.attribution.heads import AlignedTexts, HeadStatistics, align, head_statistics
 from lightning_attn.data.conllu import Parse
 from lightning_attn.networks import TransformerNetwork
-from tests.attribution.heads.worlds import planted, save_tokenizer
-from tests.tiny_models import KINDS, toy_transformer
+from tests.helpers.planted_heads import planted, save_tokenizer
+from tests.helpers.tiny_models import KINDS, toy_transformer
 
 #: Four words, "dogs" of two tokens: [CLS] the red dog ##s see [SEP].
 FIRST = Parse("the red dogs see", [(0, 3), (4, 7), (8, 12), (13, 16)], [2, 2, 3, -1], ["det", "amod", "nsubj", "root"])

@@ -16,8 +16,8 @@ from lightning_attn.errors import InputError
 from lightning_attn.mitigations import InstanceWeighting
 from lightning_attn.networks import PooledNetwork
 from lightning_attn.types import Batch, DataSchema
-from tests.runs import tiny_data, tiny_module
-from tests.toys import alone, toy_batch, toy_network
+from tests.helpers.runs import tiny_data, tiny_module
+from tests.helpers.toys import alone, toy_batch, toy_network
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from lightning_attn.errors import InputError
 from lightning_attn.networks import PooledNetwork
 from lightning_attn.ops.randomness import uniform
 from lightning_attn.types import Batch
-from tests.runs import tiny_data, tiny_module
-from tests.tiny_models import save_model, tiny_config
-from tests.toys import alone
+from tests.helpers.runs import tiny_data, tiny_module
+from tests.helpers.tiny_models import save_model, tiny_config
+from tests.helpers.toys import alone
 
 
 @pytest.fixture(scope="module")

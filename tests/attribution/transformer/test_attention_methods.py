@@ -10,9 +10,9 @@ from lightning_attn.attribution import get
 from lightning_attn.attribution.transformer.base import rows_of_product, trace
 from lightning_attn.networks import TransformerNetwork
 from lightning_attn.types import Batch
-from tests.attribution.transformer import reference
-from tests.tiny_models import KINDS, toy_transformer
-from tests.toys import alone, toy_batch
+from tests.helpers import bert_reference as reference
+from tests.helpers.tiny_models import KINDS, toy_transformer
+from tests.helpers.toys import alone, toy_batch
 
 TARGET = torch.tensor([0, 2, 1])
 

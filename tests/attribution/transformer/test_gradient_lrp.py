@@ -11,8 +11,8 @@ from lightning_attn.attribution import CPLRP, AttnLRP
 from lightning_attn.attribution.transformer.gradient_lrp import derivative_rules
 from lightning_attn.networks import TransformerNetwork
 from lightning_attn.types import Batch
-from tests.tiny_models import KINDS, toy_transformer
-from tests.toys import alone, toy_batch
+from tests.helpers.tiny_models import KINDS, toy_transformer
+from tests.helpers.toys import alone, toy_batch
 
 TARGET = torch.tensor([0, 2, 1])
 

@@ -26,9 +26,9 @@ from lightning_attn.attribution.transformer.rules import Add, HeadRule, Linear, 
 from lightning_attn.errors import InputError
 from lightning_attn.networks import TransformerNetwork
 from lightning_attn.types import Batch
-from tests.attribution.transformer import reference
-from tests.tiny_models import KINDS, toy_transformer
-from tests.toys import alone, toy_batch
+from tests.helpers import bert_reference as reference
+from tests.helpers.tiny_models import KINDS, toy_transformer
+from tests.helpers.toys import alone, toy_batch
 
 ALL = [[0, 1], [0, 1]]
 SOME = [[1], [0]]

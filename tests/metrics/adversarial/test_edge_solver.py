@@ -18,9 +18,9 @@ from lightning_attn.metrics.adversarial import EdgeSolver, PublishedSolver
 from lightning_attn.networks import PooledNetwork
 from lightning_attn.ops.divergence import total_variation
 from lightning_attn.types import AttentionOutput, DataSchema
+from tests.helpers.toys import VOCABULARY, toy_batch
 from tests.metrics.adversarial.test_solvers import made
 from tests.networks.test_paired import paired, pairs
-from tests.toys import VOCABULARY, toy_batch
 
 
 def divergence(b: np.ndarray, a: np.ndarray) -> np.ndarray:

@@ -9,8 +9,8 @@ from lightning_attn.errors import InputError
 from lightning_attn.metrics.adversarial import PublishedSolver
 from lightning_attn.ops.divergence import jensen_shannon
 from lightning_attn.ops.randomness import normal
+from tests.helpers.toys import alone, toy_batch
 from tests.metrics.adversarial.test_solvers import made
-from tests.toys import alone, toy_batch
 
 
 def one_by_one(network, batch, adversaries: int, steps: int, seed: int) -> float:

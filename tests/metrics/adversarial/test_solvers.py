@@ -15,9 +15,9 @@ from lightning_attn.metrics.adversarial import EdgeSolver, PublishedSolver
 from lightning_attn.networks import MLPClassifier, PooledNetwork
 from lightning_attn.ops.divergence import jensen_shannon, total_variation
 from lightning_attn.types import AttentionOutput, DataSchema
+from tests.helpers.toys import VOCABULARY, alone, toy_batch
 from tests.networks.test_classify_many import Nonlinear
 from tests.networks.test_paired import paired, pairs
-from tests.toys import VOCABULARY, alone, toy_batch
 
 SOLVERS = {"ours": EdgeSolver(), "published": PublishedSolver(adversaries=2, steps=10)}
 KINDS = {

@@ -5,7 +5,7 @@ import torch
 
 from lightning_attn.metrics.adversarial import EdgeSolver, PublishedSolver
 from lightning_attn.metrics.functional.alternatives import adversarial_jsd
-from tests.toys import toy_batch, toy_network
+from tests.helpers.toys import toy_batch, toy_network
 
 
 @pytest.mark.parametrize("solver", [None, EdgeSolver(0.2), PublishedSolver(2, 5)])

@@ -7,7 +7,7 @@ import torch
 
 from lightning_attn.errors import InputError
 from lightning_attn.metrics.functional.alternatives import permutation_tvd, permute
-from tests.toys import alone, toy_batch, toy_network
+from tests.helpers.toys import alone, toy_batch, toy_network
 
 
 def test_permutations_move_inner_weights_only():

@@ -80,7 +80,7 @@ def start(*arguments: str, cwd: Path | None = None, **kwargs: Any) -> subprocess
     return subprocess.Popen(
         [sys.executable, "-m", "lightning_attn", *arguments],
         text=True,
-        cwd=cwd or Path(__file__).parents[1],
+        cwd=cwd or Path(__file__).parents[2],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         # Where the tests themselves run in the background, Ctrl-C is ignored, and children inherit that.

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from tests.tiny_models import SPECIAL
+from tests.helpers.tiny_models import SPECIAL
 
 #: "the red dogs don't see cats ." and "a big cat slept", the second one twice; "dogs" is two tokens, "don't" two words.
 CONLLU = """\
