@@ -1,5 +1,7 @@
 """Attention layers: keys to weights."""
 
+from typing import TYPE_CHECKING
+
 from lightning_attn.attention.base import Attention, AttentionLayer
 from lightning_attn.attention.maximum import MaxAttention
 from lightning_attn.attention.multihead import MultiHeadAdditiveAttention, MultiHeadAttention, MultiHeadGatedAttention
@@ -19,6 +21,7 @@ from lightning_attn.attention.selection import (
     TopKSelection,
     TopShareSelection,
 )
+from lightning_attn.compat import renamed
 
 __all__ = [
     "AdditiveAttention",
@@ -42,3 +45,6 @@ __all__ = [
     "TopShareSelection",
     "UniformAttention",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = renamed(__name__)  # names of 0.1.0

@@ -57,6 +57,7 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         for pattern in _WARNED:
             warnings.filterwarnings("ignore", message=pattern)
+        warnings.filterwarnings("once", message=".* is now called ", category=DeprecationWarning)  # names of 0.1.0
         warnings.showwarning = _show  # type: ignore[assignment]  # takes any arguments
         try:
             yield

@@ -20,6 +20,7 @@ from lightning_attn.attribution.lafa import LAYERS, NeighbourIndex
 from lightning_attn.cli.arguments import Arguments
 from lightning_attn.cli.console import quiet
 from lightning_attn.cli.training import Parser
+from lightning_attn.compat import modernized_options
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.errors import InputError
 from lightning_attn.networks.trained import TrainedNetwork
@@ -51,7 +52,7 @@ def index_command(options: Sequence[str]) -> int:
     attribution.get(arguments.base)  # before anything is read
     with quiet():
         parser = _data_parser()
-        settings = parser.parse_args([f"--config={path}" for path in arguments.config] + data)
+        settings = parser.parse_args([f"--config={path}" for path in arguments.config] + modernized_options(data))
         with trusting(arguments.trust, settings.model):
             trained = TrainedNetwork.read(arguments.ckpt_path)
         datamodule = _datamodule(parser, settings)

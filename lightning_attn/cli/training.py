@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml  # type: ignore[import-untyped]  # its stubs are a distribution of their own
+from jsonargparse import get_loader, set_loader
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar, TQDMProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -34,6 +36,7 @@ from lightning_attn.callbacks.step_seed import StepSeed
 from lightning_attn.cli.console import quiet
 from lightning_attn.cli.parse_errors import refusal, sentence
 from lightning_attn.cli.specification import described, differing
+from lightning_attn.compat import modernized, modernized_options
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.errors import InputError
 from lightning_attn.runs.checkpoint_file import read_checkpoint
@@ -43,14 +46,19 @@ from lightning_attn.runs.loggers import MetricsFile, WandbMode, finish_wandb, gu
 from lightning_attn.tasks import AttentionModule, QuestionAnswerer
 from lightning_attn.tasks.base import FILES
 
+_MODE = "yaml with names of 0.1.0"  # how the parser reads
 #: Arguments that only fit needs.
 _OF_TRAINING = ("optimizer", "lr_scheduler", "parameter_rules")
 
 
+set_loader(_MODE, lambda text: modernized(get_loader("yaml")(text), warn=True), exceptions=(yaml.YAMLError,))
+
+
 class Parser(LightningArgumentParser):
-    """Says in one sentence what is wrong with a configuration."""
+    """Says in one sentence what is wrong with a configuration, and reads those of 0.1.0."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("parser_mode", _MODE)
         # An abbreviated option is a misspelt one: it would mean something else once there is another option like it.
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
@@ -114,7 +122,7 @@ class AttentionCLI(LightningCLI):
                 # Its table lists our metrics as layers; EpochLines says how many parameters there are.
                 "enable_model_summary": False,
             },
-            args=list(args),
+            args=modernized_options(args),
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

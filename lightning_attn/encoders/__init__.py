@@ -1,5 +1,8 @@
 """Encoders: tokens or instances to keys and values."""
 
+from typing import TYPE_CHECKING
+
+from lightning_attn.compat import renamed
 from lightning_attn.encoders.base import Encoder
 from lightning_attn.encoders.bilstm import BiLSTM
 from lightning_attn.encoders.cnn import CNN
@@ -22,3 +25,6 @@ __all__ = [
     "SequenceCNN",
     "TokenMLP",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = renamed(__name__)  # names of 0.1.0

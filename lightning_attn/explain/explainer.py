@@ -26,6 +26,8 @@ from lightning_attn.networks.trained import TrainedNetwork
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from lightning_attn.types import Batch
+
 
 @dataclass
 class Explanation:
@@ -88,6 +90,24 @@ def method_for(network: AttentionNetwork, name: str) -> attribution.Attribution:
     if network.schema.spans and isinstance(method, GradientAttribution):
         method.attention_fixed = False
     return method
+
+
+def attribute(
+    method: str | attribution.Attribution, network: AttentionNetwork, batch: Batch, target: torch.Tensor | None = None
+) -> torch.Tensor:
+    """How important each position of a batch was to a network, shape ``(B, L)``.
+
+    Args:
+        method: One by name, a key of :data:`lightning_attn.attribution.METHODS`, or the method itself.
+        network: Built network.
+        batch: B examples.
+        target: Class that is explained, shape ``(B,)``; None means the one that the network predicts.
+
+    Raises:
+        InputError: There is no such method, or it cannot explain this network.
+    """
+    chosen = method_for(network, method) if isinstance(method, str) else method
+    return chosen.attribute(network, batch, target)
 
 
 class Explainer:

@@ -1,5 +1,8 @@
 """Networks: encoder, attention and head behind one contract."""
 
+from typing import TYPE_CHECKING
+
+from lightning_attn.compat import renamed
 from lightning_attn.networks.bags import AdditiveBagNetwork, BagNetwork, InstanceNetwork, MaxBagNetwork
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.classifiers import Classifier, LinearClassifier, MLPClassifier, PairClassifier
@@ -60,3 +63,6 @@ __all__ = [
     "TypeScale",
     "ValueScaling",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = renamed(__name__)  # names of 0.1.0

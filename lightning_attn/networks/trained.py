@@ -9,6 +9,7 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from lightning_attn.compat import modernized
 from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.runs.checkpoint_file import read_checkpoint
@@ -79,12 +80,13 @@ class TrainedNetwork:
         Raises:
             InputError: A class cannot be imported, refuses its arguments, or has other weights by now.
         """
-        network = _made(state["specification"]).build(DataSchema(**state["schema"]))
+        specification = modernized(state["specification"])
+        network = _made(specification).build(DataSchema(**state["schema"]))
         try:
             network.load_inference_state(state["weights"])
         except RuntimeError as error:
             raise InputError(" ".join(str(error).split())) from error
-        return cls(network.eval().requires_grad_(False), state["specification"], state["data"])
+        return cls(network.eval().requires_grad_(False), specification, state["data"])
 
     def state(self) -> dict[str, Any]:
         """Tensors and plain values that a checkpoint can hold; see :meth:`from_state`."""
@@ -94,6 +96,19 @@ class TrainedNetwork:
             "data": self.data,
             "weights": self.network.inference_state(),
         }
+
+
+def load_network(path: str | Path, trust: str | Iterable[str] = ()) -> AttentionNetwork:
+    """The trained network of a checkpoint, in evaluation mode, on the CPU; see :meth:`TrainedNetwork.read`.
+
+    Args:
+        path: A checkpoint that ``lightning fit`` wrote.
+        trust: Packages of the user's own that classes of the network may come from, beside those that are imported.
+
+    Raises:
+        InputError: The checkpoint cannot be used for this.
+    """
+    return TrainedNetwork.read(path, trust).network
 
 
 def _made(specification: dict[str, Any]) -> AttentionNetwork:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from lightning_attn.compat import modernized
 from lightning_attn.errors import InputError
 
 #: What `AttentionClassifier` writes, and every use of a checkpoint needs.
@@ -48,7 +49,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"The checkpoint {path} was not written by an AttentionClassifier: it has no {' and no '.join(missing)}."
         )
-    return dict(checkpoint)
+    return {**checkpoint, "hyper_parameters": modernized(checkpoint.get("hyper_parameters", {}))}
 
 
 def _damaged(path: Path) -> InputError:

@@ -117,6 +117,8 @@ class AttentionModule(MitigationCarrier, LightningModule):
             own = stored.get("_class_path", f"{cls.__module__}.{cls.__qualname__}")
             with trusting(trust):
                 check_checkpoint({"class_path": own, "init_args": described}, AttentionModule, "model")
+            # Lightning reads the file again; what was checked has today's names.
+            kwargs = {**described, "_class_path": own, **kwargs}
         kwargs.setdefault("weights_only", True)
         module: Self = super().load_from_checkpoint(checkpoint_path, map_location, *args, **kwargs)
         return module
