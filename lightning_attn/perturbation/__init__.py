@@ -2,7 +2,7 @@
 
 from lightning_attn.perturbation.budget import Budget, FlooredFractions, Fractions, Steps, WholeSteps
 from lightning_attn.perturbation.fast_path import encoder_fast_path, network_fast_path, variant_reader
-from lightning_attn.perturbation.keys import KeyFastPath, SharedVectors, Variants
+from lightning_attn.perturbation.keys import KeyFastPath, LocalKeys, SharedVectors, Variants
 from lightning_attn.perturbation.perturbations import Delete, Overwrite, Pad, Perturbation, Replace
 from lightning_attn.perturbation.reader import FullReader, VariantReader, inherits_unchanged
 from lightning_attn.perturbation.sweep import output_change, probabilities, sweep
@@ -15,6 +15,7 @@ __all__ = [
     "Fractions",
     "FullReader",
     "KeyFastPath",
+    "LocalKeys",
     "Overwrite",
     "Pad",
     "Perturbation",

@@ -53,7 +53,7 @@ def variant_reader(network: AttentionNetwork, perturbation: Perturbation) -> Var
     Raises:
         InputError: The network has a ``removal`` method of release 0.1.0 that relies on that of its base class.
     """
-    if not hasattr(network, "removal"):
+    if not hasattr(type(network), "removal"):
         return network_fast_path(network, perturbation) or FullReader(network, perturbation)
     _warn_of_removal(network, "network_fast_path")
     try:
@@ -151,7 +151,7 @@ def _runs_as(encoder: Encoder, base: type[Encoder]) -> bool:
 
 
 def _keys(encoder: nn.Module) -> KeyFastPath | None:
-    if not hasattr(encoder, "removal"):
+    if not hasattr(type(encoder), "removal"):
         return encoder_fast_path(encoder)
     _warn_of_removal(encoder, "encoder_fast_path")
     keys: KeyFastPath | None = encoder.removal()  # type: ignore[operator]
