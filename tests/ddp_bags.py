@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 
 from lightning_attn.callbacks import InstanceCallback
-from tests.callbacks.test_instances import bag_module, tiny_bags
-from tests.helpers.runs import trainer
+from tests.helpers.runs import bag_module, tiny_bags, trainer
 
 #: Bags of a split, and of the sample: numbers that 3 processes do not divide, fewer bags than processes.
 CASES = {"21": (21, None), "2": (2, None), "21 sampled": (21, 6)}

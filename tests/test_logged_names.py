@@ -21,12 +21,11 @@ from lightning_attn.experiments import (
 from lightning_attn.mitigations import Compose, InstanceWeighting, LeakagePenalty, RandomPretraining
 from lightning_attn.networks import AttentionEnsemble, ContentFreeNetwork, PooledNetwork
 from lightning_attn.tasks import AttentionClassifier, BlackBoxExplainer
-from tests.callbacks.test_instances import bag_module, tiny_bags
-from tests.helpers.runs import RecordingLogger, tiny_checkpoint, tiny_data, tiny_module, trainer
-from tests.tasks import test_question_answering as questions
+from tests.helpers import questions
+from tests.helpers.questions import question_model  # noqa: F401 - the fixture `model`
+from tests.helpers.runs import RecordingLogger, bag_module, tiny_bags, tiny_checkpoint, tiny_data, tiny_module, trainer
 
 PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
-model = questions.model  # a fixture
 
 
 def listed() -> list[str]:

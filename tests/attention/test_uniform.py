@@ -14,16 +14,16 @@ from lightning_attn.perturbation.sweep import probabilities
 from lightning_attn.perturbation.variants import leave_one_out
 from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch, DataSchema
-from tests.helpers.runs import tiny_data, trainer
-from tests.helpers.toys import alone, toy_batch
-from tests.networks.test_contract import (  # collected here too, with the fixtures of this file
-    test_an_example_gives_the_same_alone_and_padded,  # noqa: F401
-    test_attention_is_a_distribution_over_valid,  # noqa: F401
-    test_evaluation_is_deterministic,  # noqa: F401
-    test_handing_back_the_attention_reproduces_the_logits,  # noqa: F401
-    test_handing_back_the_embeddings_reproduces_the_logits,  # noqa: F401
+from tests.helpers.contract import (  # noqa: F401 - collected here too, with the fixtures of this file
+    test_an_example_gives_the_same_alone_and_padded,
+    test_attention_is_a_distribution_over_valid,
+    test_evaluation_is_deterministic,
+    test_handing_back_the_attention_reproduces_the_logits,
+    test_handing_back_the_embeddings_reproduces_the_logits,
 )
-from tests.networks.test_paired import pairs
+from tests.helpers.runs import tiny_data, trainer
+from tests.helpers.toy_pairs import pairs
+from tests.helpers.toys import alone, toy_batch
 
 ENCODERS = {"bilstm": lambda: BiLSTM(8, 5), "cnn": lambda: CNN(8, 3), "average": lambda: TokenMLP(8, 7, values="local")}
 

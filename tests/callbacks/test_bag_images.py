@@ -12,8 +12,7 @@ from lightning_attn.encoders import MLP, LeNet
 from lightning_attn.errors import InputError
 from lightning_attn.networks import BagNetwork
 from lightning_attn.tasks import AttentionClassifier
-from tests.callbacks.test_instances import bag_module, tiny_bags
-from tests.helpers.runs import trainer
+from tests.helpers.runs import bag_module, tiny_bags, trainer
 
 
 def digits() -> BagDataModule:

@@ -9,32 +9,14 @@ from pytorch_lightning import Trainer
 from lightning_attn.attribution import GradientXInput, Occlusion, get
 from lightning_attn.callbacks import FaithfulnessCallback, InstanceCallback
 from lightning_attn.callbacks.instances import CONTROLS
-from lightning_attn.data.bags import BagDataModule, FixedSize, GaussianClusters, NormalSize, Presence
+from lightning_attn.data.bags import BagDataModule, FixedSize, GaussianClusters, Presence
 from lightning_attn.encoders import MLP
 from lightning_attn.errors import InputError
 from lightning_attn.metrics import PooledAUROC, PooledAveragePrecision, class_log_weights, instance_aopc_r
 from lightning_attn.metrics.functional import INSTANCE_MEASURES, instance_measures, ranked_measures
 from lightning_attn.mitigations import RandomPretraining
 from lightning_attn.networks import BagNetwork, ClassBagNetwork, InstanceNetwork
-from lightning_attn.tasks import AttentionClassifier
-from tests.helpers.runs import RecordingLogger, loader, tiny_data, tiny_module, trainer
-
-
-def tiny_bags(**arguments) -> BagDataModule:
-    sizes = {"train_size": 24, "val_size": 21, "test_size": 21, "batch_size": 4, **arguments}
-    data = BagDataModule(Presence(), GaussianClusters(), NormalSize(6, 3), **sizes)
-    data.prepare_data()
-    data.setup("fit")
-    return data
-
-
-def bag_module(data: BagDataModule, network: InstanceNetwork | None = None, **arguments) -> AttentionClassifier:
-    torch.manual_seed(0)
-    built = (network or BagNetwork(MLP((8,)))).build(data.schema)
-    with torch.no_grad():
-        for parameter in built.parameters():
-            parameter.mul_(3.0)
-    return AttentionClassifier(built, **arguments)
+from tests.helpers.runs import RecordingLogger, bag_module, loader, tiny_bags, tiny_data, tiny_module, trainer
 
 
 def figures(run: Trainer, split: str) -> dict[str, float]:

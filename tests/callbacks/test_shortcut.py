@@ -14,8 +14,7 @@ from lightning_attn.errors import InputError
 from lightning_attn.metrics.functional.leakage import bits_gained
 from lightning_attn.networks import AttentionNetwork, ContentFreeNetwork, PooledNetwork
 from lightning_attn.tasks import AttentionClassifier
-from tests.callbacks.test_instances import bag_module, tiny_bags
-from tests.helpers.runs import RecordingLogger, tiny_checkpoint, tiny_data, tiny_module, trainer
+from tests.helpers.runs import RecordingLogger, bag_module, tiny_bags, tiny_checkpoint, tiny_data, tiny_module, trainer
 
 LEAKED = ("leaked_bits", "leaked_bits_low", "leaked_bits_high", "order_free_bits", "length_bits")
 JUDGED = ("evalx_accuracy", "evalx_random_accuracy", "encoding_bits", "encoding_bits_low", "encoding_bits_high")

@@ -6,7 +6,7 @@ import pytest
 
 from lightning_attn.data import TextDataModule
 from lightning_attn.errors import InputError
-from tests.data.test_text import ROWS, opened, write
+from tests.helpers.text_files import ROWS, opened, write
 
 GOOD = '{"text": "a", "label": "x"}\n'
 

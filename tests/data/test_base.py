@@ -7,59 +7,18 @@ from pathlib import Path
 
 import jsonargparse
 import pytest
-import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import BasePredictionWriter, ModelCheckpoint
 
 from lightning_attn import data as data_modules
 from lightning_attn.data import SyntheticReviewsDataModule, TextDataModule
 from lightning_attn.errors import InputError
-from lightning_attn.types import Batch
-
-
-class Recorder(pl.LightningModule):
-    """Notes the rows that every stage gives it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen: dict[str, list[list[int]]] = {stage: [] for stage in ("train", "val", "test")}
-
-    def training_step(self, batch: Batch, _: int) -> torch.Tensor:
-        self.seen["train"].append(batch.index.tolist())
-        return self.weight * batch.inputs.float().mean()
-
-    def validation_step(self, batch: Batch, _: int) -> None:
-        if not self.trainer.sanity_checking:
-            self.seen["val"].append(batch.index.tolist())
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.seen["test"].append(batch.index.tolist())
-        # a collective at the end of the epoch, as metrics have: it hangs if a rank leaves evaluation out
-        self.log("rows", float(len(batch)), on_epoch=True, sync_dist=True, reduce_fx="sum", batch_size=1)
-
-    def predict_step(self, batch: Batch, _: int) -> list[int]:
-        return batch.index.tolist()
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-def trainer(folder: Path, **arguments) -> pl.Trainer:
-    defaults = {"max_epochs": 2, "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return pl.Trainer(
-        **{**defaults, "accelerator": "cpu", "enable_checkpointing": False, "default_root_dir": folder, **arguments}
-    )
+from tests.helpers.rows import Recorder, flat, trainer
 
 
 def reviews(**arguments) -> SyntheticReviewsDataModule:
     return SyntheticReviewsDataModule(
         **{"train_size": 50, "val_size": 21, "test_size": 13, "batch_size": 8, **arguments}
     )
-
-
-def flat(batches: list[list[int]]) -> list[int]:
-    return sorted(row for batch in batches for row in batch)
 
 
 def test_fit_validate_test_and_predict_give_each_row_once(tmp_path: Path) -> None:
@@ -156,7 +115,7 @@ DDP = """
 import json, sys, torch
 import pytorch_lightning as pl
 from lightning_attn.data import SyntheticReviewsDataModule
-from tests.data.test_base import Recorder, trainer
+from tests.helpers.rows import Recorder, trainer
 folder = sys.argv[1]
 model = Recorder()
 data = SyntheticReviewsDataModule(train_size=10, val_size=5, test_size=5, batch_size=3)

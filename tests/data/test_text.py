@@ -1,7 +1,6 @@
 import csv
 import gzip
 import json
-import lzma
 from collections import Counter
 from pathlib import Path
 
@@ -12,41 +11,7 @@ import torch
 
 from lightning_attn.data import TextDataModule, WordProcessor
 from lightning_attn.errors import InputError
-
-ROWS = [
-    {"text": 'He said "great", twice', "label": "pos"},
-    {"text": "NA", "label": "neg"},
-    {"text": "tab\tand\nline break", "label": "pos"},
-    {"text": "null", "label": "neg"},
-    {"text": "2020-01-01", "label": "neg"},
-    {"text": "caf\u00e9\u2028\u00a0x", "label": "pos"},
-]
-
-
-def write(path: Path, rows: list[dict]) -> Path:
-    kind = path.name.removesuffix(".gz").removesuffix(".xz").split(".")[-1]
-    frame = pd.DataFrame(rows)
-    if kind == "parquet":
-        frame.to_parquet(path)
-        return path
-    if kind == "jsonl":
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    else:
-        text = frame.to_csv(index=False, sep="\t" if kind == "tsv" else ",")
-    pack = {".gz": gzip.compress, ".xz": lzma.compress}.get(path.suffix, bytes)
-    path.write_bytes(pack(text.encode()))
-    return path
-
-
-def opened(path: Path | str, **arguments) -> TextDataModule:
-    data = TextDataModule(path, **{"val_share": 0.0, "test_share": 0.0, **arguments})
-    data.prepare_data()
-    data.setup()
-    return data
-
-
-def words(data: TextDataModule, split: str, row: int) -> list[str]:
-    return data.processor.tokens(data.dataset(split)[row].inputs[0, 1:-1].tolist())
+from tests.helpers.text_files import ROWS, opened, words, write
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet", "csv.gz", "tsv.xz", "jsonl.xz", "jsonl.gz"])

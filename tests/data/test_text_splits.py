@@ -7,7 +7,7 @@ import pytest
 
 from lightning_attn.data import TextDataModule
 from lightning_attn.errors import InputError
-from tests.data.test_text import ROWS, opened, words, write
+from tests.helpers.text_files import ROWS, opened, words, write
 
 
 def test_splits_are_found_by_file_name(tmp_path: Path) -> None:

@@ -27,10 +27,7 @@ from lightning_attn.networks import PairedNetwork, PooledNetwork
 from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch, DataSchema
 from tests.helpers.commands import TINY, command, run, write_config
-from tests.helpers.runs import tiny_data, trainer
-from tests.helpers.tiny_models import save_model, save_tokenizer, tiny_config
-from tests.helpers.toys import toy_batch
-from tests.networks.test_contract import (  # noqa: F401 - run again here, with the networks of this file
+from tests.helpers.contract import (  # noqa: F401 - collected here too, with the fixtures of this file
     test_an_example_gives_the_same_alone_and_padded,
     test_attention_is_a_distribution_over_valid,
     test_evaluation_is_deterministic,
@@ -39,6 +36,9 @@ from tests.networks.test_contract import (  # noqa: F401 - run again here, with 
     test_mixed_precision_gives_a_distribution_too,
     test_value_path_is_what_the_logits_need_when_attention_is_given,
 )
+from tests.helpers.runs import tiny_data, trainer
+from tests.helpers.tiny_models import save_model, save_tokenizer, tiny_config
+from tests.helpers.toys import toy_batch
 
 SCHEMA = DataSchema(num_classes=3, vocabulary_size=30)
 KINDS = ("bert", "roberta", "distilbert", "electra", "albert")

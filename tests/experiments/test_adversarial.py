@@ -6,8 +6,8 @@ import torch
 from lightning_attn.errors import InputError
 from lightning_attn.experiments import EdgeSolver, PublishedSolver, adversarial
 from lightning_attn.metrics.adversarial import AdversarialSolver
+from tests.helpers.toy_pairs import paired, pairs
 from tests.helpers.toys import toy_batch, toy_network
-from tests.networks.test_paired import paired, pairs
 
 
 @pytest.mark.parametrize("solver", [None, EdgeSolver(0.1), PublishedSolver(2, 5)])

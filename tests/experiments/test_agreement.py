@@ -13,8 +13,8 @@ from lightning_attn.experiments.agreement import top_overlap
 from lightning_attn.perturbation.perturbations import Replace
 from lightning_attn.perturbation.sweep import output_change, probabilities
 from lightning_attn.perturbation.variants import leave_one_out
+from tests.helpers.toy_pairs import paired, pairs
 from tests.helpers.toys import alone, toy_batch, toy_network
-from tests.networks.test_paired import paired, pairs
 
 LENGTHS = (9, 1, 14, 6)
 

@@ -31,39 +31,16 @@ from lightning_attn.experiments import (
 from lightning_attn.mitigations import RandomPretraining
 from lightning_attn.networks import PairedNetwork
 from lightning_attn.tasks import AttentionClassifier
+from tests.helpers.experiments import CALLBACKS, NAMES, document, four, ours
 from tests.helpers.runs import RecordingLogger, loader, tiny_data, tiny_module, trainer
+from tests.helpers.toy_pairs import paired, pairs
 from tests.helpers.toys import toy_batch, toy_network
-from tests.networks.test_paired import paired, pairs
-
-KINDS = (AgreementCallback, PermutationCallback, AdversarialCallback, CounterfactualCallback)
-NAMES = ("agreement", "permutation", "adversarial", "counterfactual")
 
 
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are made, but not turned into files, which takes most of the time; see ``test_files``."""
     monkeypatch.setattr(Figure, "savefig", lambda *_, **__: None)
-
-
-def four(**arguments: Any) -> list[Any]:
-    return [kind(**{"splits": ["val", "test"], **arguments}) for kind in KINDS]
-
-
-def ours(run: Any) -> dict[str, float]:
-    """What was logged, less ``SPLIT/explanation/``."""
-    return {
-        name.split("/", 2)[2]: float(value) for name, value in run.callback_metrics.items() if "/explanation/" in name
-    }
-
-
-def document(folder: Path, name: str, split: str = "val") -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is no JSON")
-
-    found: dict[str, Any] = json.loads(
-        (folder / "explanation" / split / f"{name}.json").read_text(), parse_constant=refuse
-    )
-    return found
 
 
 def test_figures_are_those_of_direct_calls(tmp_path: Path) -> None:
@@ -122,7 +99,7 @@ def test_a_sample_is_the_same_in_every_epoch_and_without_a_trainer(tmp_path: Pat
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CALLBACKS)
 def test_without_a_trainer_the_figures_are_the_same(kind: type[ExperimentCallback[Any]], tmp_path: Path) -> None:
     data = tiny_data()
     module = tiny_module(data, sharpness=3.0)
@@ -276,7 +253,7 @@ def test_settings_say_which_solver(tmp_path: Path) -> None:
         json.dumps(record.as_dict(), allow_nan=False)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CALLBACKS)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -306,7 +283,7 @@ def test_a_wrong_setting_of_an_experiment(make: Any, message: str) -> None:
         make()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CALLBACKS)
 def test_two_of_a_kind_would_write_the_same_files(kind: Any, tmp_path: Path) -> None:
     data = tiny_data()
     run = trainer(tmp_path, callbacks=[kind(), kind()])

@@ -11,8 +11,8 @@ from lightning_attn.experiments import AttentionSource, Other, Random, Uniform, 
 from lightning_attn.mitigations.random_attention import Dirichlet, Shuffled, SoftmaxNormal, UniformSubset
 from lightning_attn.networks import PooledNetwork
 from lightning_attn.types import DataSchema
+from tests.helpers.toy_pairs import paired, pairs
 from tests.helpers.toys import VOCABULARY, alone, toy_batch, toy_network
-from tests.networks.test_paired import paired, pairs
 
 SOURCES = [Uniform(), Random(3), Other(toy_network(7, sharpness=5))]
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from lightning_attn.experiments import AgreementRecord, CounterfactualRecord, ExperimentRecord, PermutationRecord
 from lightning_attn.experiments.figures import MOST_CLASSES, against_largest_weight, groups
-from tests.helpers.records import KINDS, made
+from tests.helpers.experiments import KINDS, made
 
 
 def texts(figure: Figure) -> list[str]:

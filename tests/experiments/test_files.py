@@ -14,10 +14,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lightning_attn.experiments import PermutationCallback, agreement
 from lightning_attn.runs.loggers import start_wandb, use_epoch_axis
 from lightning_attn.tasks import AttentionClassifier
-from tests.experiments.test_callbacks import NAMES, document, four, ours
+from tests.helpers.experiments import NAMES, document, four, ours
 from tests.helpers.runs import loader, tiny_data, tiny_module, trainer
 from tests.helpers.toys import toy_batch, toy_network
-from tests.test_wandb import finished_run, offline_records
+from tests.helpers.wandb_files import finished_run, offline_records
 
 
 def test_the_run_folder_has_every_example_with_its_values(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from lightning_attn.experiments import (
     PermutationRecord,
 )
 from lightning_attn.experiments.record import joined
-from tests.helpers.records import KINDS, made
+from tests.helpers.experiments import KINDS, made
 
 
 def with_nothing(record: ExperimentRecord, rows: int, *names: str) -> ExperimentRecord:

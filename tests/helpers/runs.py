@@ -11,9 +11,10 @@ from pytorch_lightning.loggers import Logger
 from torch.utils.data import DataLoader
 
 from lightning_attn.data import SyntheticReviewsDataModule
-from lightning_attn.encoders import BiLSTM
+from lightning_attn.data.bags import BagDataModule, GaussianClusters, NormalSize, Presence
+from lightning_attn.encoders import MLP, BiLSTM
 from lightning_attn.mitigations import Mitigation
-from lightning_attn.networks import PooledNetwork
+from lightning_attn.networks import BagNetwork, InstanceNetwork, PooledNetwork
 from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch
 
@@ -91,3 +92,20 @@ def trainer(folder: Path, **arguments: Any) -> Trainer:
 
 def loader(*batches: Batch) -> DataLoader[Batch]:
     return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+
+
+def tiny_bags(**arguments: Any) -> BagDataModule:
+    sizes = {"train_size": 24, "val_size": 21, "test_size": 21, "batch_size": 4, **arguments}
+    data = BagDataModule(Presence(), GaussianClusters(), NormalSize(6, 3), **sizes)
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def bag_module(data: BagDataModule, network: InstanceNetwork | None = None, **arguments: Any) -> AttentionClassifier:
+    torch.manual_seed(0)
+    built = (network or BagNetwork(MLP((8,)))).build(data.schema)
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.mul_(3.0)
+    return AttentionClassifier(built, **arguments)

@@ -25,20 +25,20 @@ from lightning_attn.types import DataSchema
 
 KINDS = ("bert", "roberta", "distilbert", "electra", "albert")
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-_SMALL: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+SMALL: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 
 
 def tiny_config(kind: str, vocabulary: int = 30, longest: int = 64) -> PretrainedConfig:
     """A configuration with two layers of 16 numbers, dropout as in the real one, for texts up to ``longest`` tokens."""
     if kind == "bert":
-        return BertConfig(vocab_size=vocabulary, max_position_embeddings=longest, **_SMALL)
+        return BertConfig(vocab_size=vocabulary, max_position_embeddings=longest, **SMALL)
     if kind == "roberta":  # it begins to count positions after the padding id
         positions = {"max_position_embeddings": longest + 2, "pad_token_id": 1, "type_vocab_size": 1}
-        return RobertaConfig(vocab_size=vocabulary, **positions, **_SMALL)
+        return RobertaConfig(vocab_size=vocabulary, **positions, **SMALL)
     if kind == "electra":
-        return ElectraConfig(vocab_size=vocabulary, max_position_embeddings=longest, embedding_size=8, **_SMALL)
+        return ElectraConfig(vocab_size=vocabulary, max_position_embeddings=longest, embedding_size=8, **SMALL)
     if kind == "albert":
-        return AlbertConfig(vocab_size=vocabulary, max_position_embeddings=longest, embedding_size=8, **_SMALL)
+        return AlbertConfig(vocab_size=vocabulary, max_position_embeddings=longest, embedding_size=8, **SMALL)
     return DistilBertConfig(
         vocab_size=vocabulary, max_position_embeddings=longest, dim=16, n_layers=2, n_heads=2, hidden_dim=24
     )

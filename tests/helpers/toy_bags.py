@@ -14,6 +14,15 @@ from lightning_attn.attention import (
     TopKSelection,
     UniformAttention,
 )
+from lightning_attn.data.bags import (
+    Conjunction,
+    Count,
+    ExclusiveOr,
+    FourBags,
+    Majority,
+    Presence,
+    PresenceWithVeto,
+)
 from lightning_attn.encoders import MLP, Identity, LeNet, PatchEncoder, PictureCNN
 from lightning_attn.networks import (
     AdditiveBagNetwork,
@@ -96,3 +105,15 @@ def toy_bag_network(
 def small_lenet() -> LeNet:
     """A LeNet of few units."""
     return LeNet(12, channels=(3, 4))
+
+
+#: The rules again, from the numbers of A and B, in words of their own.
+RULES = {
+    Presence: lambda a, b: int(a >= 1),
+    Count: lambda a, b: int(a >= 3),
+    Conjunction: lambda a, b: int(bool(a) and bool(b)),
+    ExclusiveOr: lambda a, b: int(bool(a) != bool(b)),
+    Majority: lambda a, b: int(a > b),
+    PresenceWithVeto: lambda a, b: int(bool(a) and not b),
+    FourBags: lambda a, b: {(0, 0): 0, (1, 0): 1, (0, 1): 2, (1, 1): 3}[min(a, 1), min(b, 1)],
+}

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 
 from lightning_attn.attention import AdditiveAttention
-from lightning_attn.encoders import BiLSTM
+from lightning_attn.encoders import BiLSTM, TokenMLP
 from lightning_attn.encoders.base import Encoder
-from lightning_attn.networks import PooledNetwork
+from lightning_attn.networks import MLPClassifier, PooledNetwork
 from lightning_attn.types import Batch, DataSchema
 
 VOCABULARY = 30
@@ -79,3 +79,32 @@ def alone(batch: Batch, row: int) -> Batch:
         special=single.special[:, :length],
         evidence=evidence,
     )
+
+
+class Nonlinear(PooledNetwork):
+    """Somebody's own way to classify, which the one product does not know."""
+
+    def classify(self, values, attention, batch):
+        """Logits of the squared sum."""
+        return self.head(torch.einsum("bl,blh->bh", attention, values).square())
+
+
+CLASSIFIERS = {
+    "linear": lambda: PooledNetwork(TokenMLP(6, 5)),
+    "mlp": lambda: PooledNetwork(TokenMLP(6, 5), head=MLPClassifier(8, dropout=0.5)),
+    "own": lambda: Nonlinear(TokenMLP(6, 5)),
+}
+
+
+def toy_mlp(
+    kind: str, classes: int, multi_label: bool = False, seed: int = 0, attend_special: bool = False
+) -> PooledNetwork:
+    """An untrained network whose outputs differ clearly."""
+    torch.manual_seed(seed)
+    network = CLASSIFIERS[kind]()
+    network.attention.attend_special = attend_special
+    network.build(DataSchema(num_classes=classes, multi_label=multi_label, vocabulary_size=VOCABULARY))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(3)
+    return network.eval()

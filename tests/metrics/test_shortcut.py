@@ -17,9 +17,9 @@ from lightning_attn.metrics.instances import PooledAUROC
 from lightning_attn.metrics.shortcut import Probes, distinct_rows, figures, probe_rows, selected
 from lightning_attn.mitigations import Uniform, UniformSubset
 from lightning_attn.types import DataSchema
+from tests.helpers.default_tokens import built, with_defaults
 from tests.helpers.shortcut_worlds import SCHEMA, WORLDS, World, split, texts
 from tests.helpers.toys import alone, toy_batch, toy_network
-from tests.networks.test_content_free import built, with_defaults
 
 
 def judged(

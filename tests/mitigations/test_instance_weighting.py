@@ -11,12 +11,8 @@ from lightning_attn.mitigations import InstanceWeighting, MaskClassifier, SetMas
 from lightning_attn.mitigations.mask_classifier import mask_features
 from lightning_attn.mitigations.reliability import EffectiveSampleSize
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
+from tests.helpers.joint_masks import MASKS, P_MASK, P_Y_GIVEN_MASK, joint_sample, toy_mask_batch, weighting
 from tests.helpers.toys import toy_batch
-
-# P(y | mask) of three masks; the joint distribution with P(mask) below is known exactly.
-P_MASK = torch.tensor([0.5, 0.3, 0.2])
-P_Y_GIVEN_MASK = torch.tensor([[0.8, 0.2], [0.5, 0.5], [0.1, 0.9]])
-MASKS = torch.tensor([[0.6, 0.3, 0.1], [0.3, 0.4, 0.3], [0.1, 0.3, 0.6]])
 
 
 class Exact(MaskClassifier):
@@ -28,27 +24,6 @@ class Exact(MaskClassifier):
     def forward(self, attention: Tensor, allowed: Tensor) -> Tensor:
         which = (attention[:, None] - MASKS).abs().sum(dim=-1).argmin(dim=-1)
         return P_Y_GIVEN_MASK[which].log()
-
-
-def joint_sample(size: int) -> tuple[Tensor, Batch, Tensor]:
-    """Examples in the exact proportions of the joint distribution: mask number, batch, attention."""
-    mask, label = [], []
-    for m in range(3):
-        for y in range(2):
-            count = round(size * float(P_MASK[m] * P_Y_GIVEN_MASK[m, y]))
-            mask += [m] * count
-            label += [y] * count
-    order = torch.randperm(len(mask), generator=torch.Generator().manual_seed(0))
-    which, target = torch.tensor(mask)[order], torch.tensor(label)[order]
-    valid = torch.ones(len(mask), 3, dtype=torch.bool)
-    batch = Batch(torch.zeros_like(valid, dtype=torch.long), valid, ~valid, target, torch.arange(len(mask)))
-    return which, batch, MASKS[which]
-
-
-def weighting(**arguments) -> InstanceWeighting:
-    mitigation = InstanceWeighting(**{"warmup_steps": 0, **arguments})
-    mitigation.build(DataSchema(num_classes=2, vocabulary_size=30))
-    return mitigation
 
 
 def test_weighted_label_and_mask_are_independent_with_both_marginals_kept() -> None:
@@ -146,11 +121,6 @@ def test_the_estimator_learns_what_the_mask_tells() -> None:
         optimiser.step()
     learned = mitigation._log_probability(MASKS, toy_mask_batch(), held_out=True).exp()[:, 0]
     torch.testing.assert_close(learned, P_Y_GIVEN_MASK, atol=0.06, rtol=0)
-
-
-def toy_mask_batch() -> Batch:
-    valid = torch.ones(3, 3, dtype=torch.bool)
-    return Batch(torch.zeros(3, 3, dtype=torch.long), valid, ~valid, torch.zeros(3, dtype=torch.long), torch.arange(3))
 
 
 def test_labels_of_a_multi_label_task_are_weighted_one_by_one() -> None:

@@ -19,8 +19,8 @@ from lightning_attn.mitigations import (
 )
 from lightning_attn.mitigations.reliability import CalibrationError, RawWeightMean
 from lightning_attn.types import AttentionOutput, DataSchema
+from tests.helpers.joint_masks import MASKS, P_Y_GIVEN_MASK, joint_sample, toy_mask_batch, weighting
 from tests.helpers.toys import toy_batch
-from tests.mitigations.test_instance_weighting import MASKS, P_Y_GIVEN_MASK, joint_sample, toy_mask_batch, weighting
 
 KINDS = (SummaryMaskClassifier, ConvolutionalMaskClassifier, RecurrentMaskClassifier, SetMaskClassifier)
 

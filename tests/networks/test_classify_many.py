@@ -8,16 +8,8 @@ import torch
 from lightning_attn.encoders import TokenMLP
 from lightning_attn.networks import AttentionNetwork, MLPClassifier, PairedNetwork, PooledNetwork
 from lightning_attn.types import DataSchema
-from tests.helpers.toys import toy_batch
-from tests.networks.test_paired import pairs
-
-
-class Nonlinear(PooledNetwork):
-    """Somebody's own way to classify, which the one product does not know."""
-
-    def classify(self, values, attention, batch):
-        """Logits of the squared sum."""
-        return self.head(torch.einsum("bl,blh->bh", attention, values).square())
+from tests.helpers.toy_pairs import pairs
+from tests.helpers.toys import Nonlinear, toy_batch
 
 
 class PairedNonlinear(PairedNetwork):

@@ -36,19 +36,19 @@ from lightning_attn.perturbation.sweep import probabilities
 from lightning_attn.perturbation.variants import leave_one_out
 from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch, DataSchema
+from tests.helpers.contract import (  # noqa: F401 - collected here too, with the fixtures of this file
+    test_an_example_gives_the_same_alone_and_padded,
+    test_attention_is_a_distribution_over_valid,
+    test_evaluation_is_deterministic,
+    test_handing_back_the_attention_reproduces_the_logits,
+    test_handing_back_the_embeddings_reproduces_the_logits,
+    test_mixed_precision_gives_a_distribution_too,
+    test_value_path_is_what_the_logits_need_when_attention_is_given,
+)
 from tests.helpers.runs import tiny_data, trainer
 from tests.helpers.toy_bags import small_lenet, toy_bag_network, toy_bags
+from tests.helpers.toy_pairs import pairs
 from tests.helpers.toys import toy_batch
-from tests.networks.test_contract import (  # collected here too, with the fixtures of this file
-    test_an_example_gives_the_same_alone_and_padded,  # noqa: F401
-    test_attention_is_a_distribution_over_valid,  # noqa: F401
-    test_evaluation_is_deterministic,  # noqa: F401
-    test_handing_back_the_attention_reproduces_the_logits,  # noqa: F401
-    test_handing_back_the_embeddings_reproduces_the_logits,  # noqa: F401
-    test_mixed_precision_gives_a_distribution_too,  # noqa: F401
-    test_value_path_is_what_the_logits_need_when_attention_is_given,  # noqa: F401
-)
-from tests.networks.test_paired import pairs
 
 SCHEMA = DataSchema(num_classes=3, vocabulary_size=30)
 NAMES = sorted(COMBINATIONS)

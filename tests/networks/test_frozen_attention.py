@@ -20,17 +20,17 @@ from lightning_attn.perturbation.variants import leave_one_out
 from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch, DataSchema
 from tests.helpers.commands import TINY, command, last, run, write_config
+from tests.helpers.contract import (  # noqa: F401 - collected here too, with the fixtures of this file
+    test_an_example_gives_the_same_alone_and_padded,
+    test_attention_is_a_distribution_over_valid,
+    test_evaluation_is_deterministic,
+    test_handing_back_the_attention_reproduces_the_logits,
+    test_handing_back_the_embeddings_reproduces_the_logits,
+)
 from tests.helpers.runs import tiny_data, tiny_module, trainer
 from tests.helpers.toy_bags import toy_bag_network, toy_bags
+from tests.helpers.toy_pairs import paired, pairs
 from tests.helpers.toys import toy_batch, toy_network
-from tests.networks.test_contract import (  # collected here too, with the fixtures of this file
-    test_an_example_gives_the_same_alone_and_padded,  # noqa: F401
-    test_attention_is_a_distribution_over_valid,  # noqa: F401
-    test_evaluation_is_deterministic,  # noqa: F401
-    test_handing_back_the_attention_reproduces_the_logits,  # noqa: F401
-    test_handing_back_the_embeddings_reproduces_the_logits,  # noqa: F401
-)
-from tests.networks.test_paired import paired, pairs
 
 SCHEMA = DataSchema(num_classes=3, vocabulary_size=30, query_vocabulary_size=30)
 NETWORK = "--model.init_args.network.init_args"

@@ -6,48 +6,28 @@ import math
 import pytest
 import torch
 
-from lightning_attn.attention import AdditiveQueryAttention, DotQueryAttention, QueryAttention
+from lightning_attn.attention import AdditiveQueryAttention, DotQueryAttention
 from lightning_attn.attribution import IntegratedGradients
 from lightning_attn.attribution.gradients import embedding_gradient
-from lightning_attn.encoders import CNN, BiLSTM, Encoder, TokenMLP
+from lightning_attn.encoders import CNN, BiLSTM, TokenMLP
 from lightning_attn.errors import InputError
 from lightning_attn.metrics.functional import adversarial_jsd, permutation_tvd
 from lightning_attn.metrics.suite import MEASURES, Settings, measure
 from lightning_attn.mitigations import Compose, InstanceWeighting, RandomPretraining
-from lightning_attn.networks import PairClassifier, PairedNetwork
+from lightning_attn.networks import PairedNetwork
 from lightning_attn.perturbation.sweep import probabilities
 from lightning_attn.perturbation.variants import leave_one_out
 from lightning_attn.types import Batch, DataSchema
-from tests.helpers.toys import toy_batch
-from tests.networks.test_contract import (  # collected here too, with the fixtures of this file
-    test_attention_is_a_distribution_over_valid,  # noqa: F401
-    test_evaluation_is_deterministic,  # noqa: F401
-    test_handing_back_the_attention_reproduces_the_logits,  # noqa: F401
-    test_handing_back_the_embeddings_reproduces_the_logits,  # noqa: F401
-    test_value_path_is_what_the_logits_need_when_attention_is_given,  # noqa: F401
+from tests.helpers.contract import (  # noqa: F401 - collected here too, with the fixtures of this file
+    test_attention_is_a_distribution_over_valid,
+    test_evaluation_is_deterministic,
+    test_handing_back_the_attention_reproduces_the_logits,
+    test_handing_back_the_embeddings_reproduces_the_logits,
+    test_value_path_is_what_the_logits_need_when_attention_is_given,
 )
+from tests.helpers.toy_pairs import ATTENTIONS, ENCODERS, SCHEMA, network, paired, pairs
 
-SCHEMA = DataSchema(num_classes=3, vocabulary_size=30, query_vocabulary_size=30)
-ENCODERS = {
-    "bilstm": lambda values: BiLSTM(8, 6, values=values, dropout=0.3),
-    "cnn": lambda values: CNN(8, 3, values=values, dropout=0.3),
-    "average": lambda values: TokenMLP(8, 12, values=values, dropout=0.3),
-}
-ATTENTIONS = {"additive": lambda: AdditiveQueryAttention(attend_special=True), "dot": DotQueryAttention}
 COMBINATIONS = list(itertools.product(ENCODERS, ("contextual", "local"), ATTENTIONS))
-
-
-def network(encoder: Encoder, query_encoder: Encoder, attention: QueryAttention, sharpness: float = 1) -> PairedNetwork:
-    torch.manual_seed(0)
-    made = PairedNetwork(encoder, query_encoder, attention, PairClassifier(dropout=0.2)).build(SCHEMA).eval()
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.mul_(sharpness)
-    return made
-
-
-def paired(name: str, attention: str = "additive", values: str = "contextual", sharpness: float = 3) -> PairedNetwork:
-    return network(ENCODERS[name](values), ENCODERS[name]("contextual"), ATTENTIONS[attention](), sharpness)
 
 
 @pytest.fixture(params=COMBINATIONS, ids="-".join)
@@ -59,11 +39,6 @@ def built(request: pytest.FixtureRequest) -> PairedNetwork:
 @pytest.fixture
 def batch() -> Batch:
     return pairs()
-
-
-def pairs(lengths: tuple[int, ...] = (9, 4, 1, 6), asked: tuple[int, ...] = (3, 5, 2, 1)) -> Batch:
-    text, query = toy_batch(lengths, seed=1, classes=3), toy_batch(asked, seed=2)
-    return text.replace(query=query.inputs, query_valid=query.valid)
 
 
 def alone(batch: Batch, row: int) -> Batch:

@@ -12,14 +12,14 @@ from lightning_attn.networks import ConvTaSc, FeatTaSc, LinTaSc, PooledNetwork, 
 from lightning_attn.perturbation.sweep import probabilities
 from lightning_attn.perturbation.variants import leave_one_out
 from lightning_attn.types import Batch, DataSchema
-from tests.helpers.toys import VOCABULARY, toy_batch
-from tests.networks.test_contract import (  # collected here too, with the fixtures of this file
-    test_an_example_gives_the_same_alone_and_padded,  # noqa: F401
-    test_attention_is_a_distribution_over_valid,  # noqa: F401
-    test_handing_back_the_attention_reproduces_the_logits,  # noqa: F401
-    test_handing_back_the_embeddings_reproduces_the_logits,  # noqa: F401
-    test_value_path_is_what_the_logits_need_when_attention_is_given,  # noqa: F401
+from tests.helpers.contract import (  # noqa: F401 - collected here too, with the fixtures of this file
+    test_an_example_gives_the_same_alone_and_padded,
+    test_attention_is_a_distribution_over_valid,
+    test_handing_back_the_attention_reproduces_the_logits,
+    test_handing_back_the_embeddings_reproduces_the_logits,
+    test_value_path_is_what_the_logits_need_when_attention_is_given,
 )
+from tests.helpers.toys import VOCABULARY, toy_batch
 
 KINDS = (LinTaSc, FeatTaSc, ConvTaSc, TypeScale)
 SCHEMA = DataSchema(num_classes=2, vocabulary_size=VOCABULARY)

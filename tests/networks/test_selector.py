@@ -11,17 +11,17 @@ from lightning_attn.errors import InputError
 from lightning_attn.mitigations import BernoulliShare, RandomMixing, RandomPretraining, UniformSubset, WarmStart
 from lightning_attn.networks import AttentionNetwork, LinearClassifier, MaskedInputNetwork, SelectorNetwork
 from lightning_attn.types import Batch, DataSchema
+from tests.helpers.contract import (  # noqa: F401 - collected here too, with the fixtures of this file
+    test_an_example_gives_the_same_alone_and_padded,
+    test_attention_is_a_distribution_over_valid,
+    test_evaluation_is_deterministic,
+    test_handing_back_the_attention_reproduces_the_logits,
+    test_handing_back_the_embeddings_reproduces_the_logits,
+    test_value_path_is_what_the_logits_need_when_attention_is_given,
+)
 from tests.helpers.tiny_models import save_model, tiny_config
 from tests.helpers.toy_bags import toy_bag_network, toy_bags
 from tests.helpers.toys import VOCABULARY, toy_batch
-from tests.networks.test_contract import (  # collected here too, with the fixtures of this file
-    test_an_example_gives_the_same_alone_and_padded,  # noqa: F401
-    test_attention_is_a_distribution_over_valid,  # noqa: F401
-    test_evaluation_is_deterministic,  # noqa: F401
-    test_handing_back_the_attention_reproduces_the_logits,  # noqa: F401
-    test_handing_back_the_embeddings_reproduces_the_logits,  # noqa: F401
-    test_value_path_is_what_the_logits_need_when_attention_is_given,  # noqa: F401
-)
 
 READERS = {"bilstm": lambda: BiLSTM(6, 4), "cnn": lambda: CNN(6, 3)}
 ATTENTIONS = {"additive": AdditiveAttention, "selection": lambda: TopKSelection(3)}

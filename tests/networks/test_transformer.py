@@ -34,10 +34,7 @@ from lightning_attn.networks.transformer.self_attention import NAME, attention_f
 from lightning_attn.tasks import AttentionClassifier
 from lightning_attn.types import Batch, DataSchema
 from tests.helpers.commands import TINY, run, write_config
-from tests.helpers.runs import tiny_data, trainer
-from tests.helpers.tiny_models import KINDS, save_classifier, save_model, save_tokenizer, tiny_config
-from tests.helpers.toys import toy_batch
-from tests.networks.test_contract import (  # noqa: F401 - run again here, with the networks of this file
+from tests.helpers.contract import (  # noqa: F401 - collected here too, with the fixtures of this file
     test_an_example_gives_the_same_alone_and_padded,
     test_attention_is_a_distribution_over_valid,
     test_evaluation_is_deterministic,
@@ -45,6 +42,9 @@ from tests.networks.test_contract import (  # noqa: F401 - run again here, with 
     test_handing_back_the_embeddings_reproduces_the_logits,
     test_mixed_precision_gives_a_distribution_too,
 )
+from tests.helpers.runs import tiny_data, trainer
+from tests.helpers.tiny_models import KINDS, SMALL, save_classifier, save_model, save_tokenizer, tiny_config
+from tests.helpers.toys import toy_batch
 
 SCHEMA = DataSchema(num_classes=3, vocabulary_size=30)
 CHOICES: dict[str, dict[str, Any]] = {
@@ -333,15 +333,6 @@ def test_a_model_without_a_classifier_gets_one(tmp_path: Path) -> None:
     assert network(toy_batch()).logits.shape == (4, 4)
     assert network.config is not None
     assert network.config["id2label"] == {"0": "a", "1": "b", "2": "c", "3": "d"}
-
-
-SMALL: dict[str, Any] = {
-    "vocab_size": 30,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
-}
 
 
 @pytest.mark.parametrize(

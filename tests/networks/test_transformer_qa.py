@@ -15,9 +15,8 @@ from lightning_attn.attribution.transformer.relevance import propagate
 from lightning_attn.errors import InputError
 from lightning_attn.networks import TransformerNetwork, TransformerQANetwork
 from lightning_attn.types import Batch, DataSchema
-from tests.helpers.tiny_models import KINDS, save_model, tiny_config
+from tests.helpers.tiny_models import KINDS, SMALL, save_model, tiny_config
 from tests.helpers.toys import toy_batch
-from tests.networks.test_transformer import SMALL
 
 SCHEMA = DataSchema(num_classes=2, class_names=("start", "end"), vocabulary_size=30, spans=True)
 

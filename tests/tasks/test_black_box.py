@@ -33,9 +33,8 @@ from lightning_attn.networks.trained import TrainedNetwork
 from lightning_attn.perturbation.sweep import probabilities
 from lightning_attn.tasks import AttentionClassifier, BlackBoxExplainer
 from lightning_attn.types import Batch, DataSchema
-from tests.callbacks.test_instances import bag_module
 from tests.helpers.commands import TINY, assert_same_training, run, write_config
-from tests.helpers.runs import tiny_checkpoint, tiny_data, tiny_module, trainer
+from tests.helpers.runs import bag_module, tiny_checkpoint, tiny_data, tiny_module, trainer
 
 ADAM = partial(torch.optim.Adam, lr=2e-2)
 K = 3

@@ -13,58 +13,20 @@ from torchmetrics.text import SQuAD
 
 from lightning_attn.callbacks import AnswerRecallCallback
 from lightning_attn.cli.commands import main
-from lightning_attn.data import QuestionProcessor, SQuADDataModule, SyntheticReviewsDataModule
+from lightning_attn.data import SyntheticReviewsDataModule
 from lightning_attn.data.questions import read_questions
 from lightning_attn.errors import InputError
 from lightning_attn.explain import Explainer, default_methods
 from lightning_attn.explain.readers import NO_ANSWER
 from lightning_attn.metrics import AnswerRecall, BestAnswers
 from lightning_attn.metrics.functional import answer_recall
-from lightning_attn.mitigations import Compose, InstanceWeighting, MaskedFineTuning, Mitigation, RandomPretraining
-from lightning_attn.networks import PooledNetwork, TransformerQANetwork
+from lightning_attn.mitigations import Compose, InstanceWeighting, MaskedFineTuning, RandomPretraining
+from lightning_attn.networks import PooledNetwork
 from lightning_attn.tasks import AttentionClassifier, QuestionAnswerer
 from tests.helpers.commands import command, run, start, write_config
+from tests.helpers.questions import COLOURS, data, module, question_model, write  # noqa: F401 - the fixture `model`
 from tests.helpers.runs import trainer
-from tests.helpers.tiny_models import save_model, save_tokenizer, tiny_config
 from tests.helpers.toys import toy_batch
-
-COLOURS = ("red", "blue", "green", "grey")
-THINGS = ("door", "boat", "wall", "hat")
-
-
-def write(path: Path, articles: int = 12, lacking: bool = False) -> Path:
-    """What colour is the door? The answer stands behind the word "is", after more or less of a preface."""
-    data = []
-    for number in range(articles):
-        thing, colour = THINGS[number % 4], COLOURS[(number // 4) % 4]
-        context = "once there was a town . " * (number % 3) + f"the {thing} is {colour} ."
-        answers = [{"text": colour, "answer_start": context.index(f"is {colour}") + 3}]
-        qas = [{"id": f"q{number}", "question": f"what colour is the {thing}", "answers": answers}]
-        if lacking:
-            qas.append({"id": f"n{number}", "question": "who was there", "answers": []})
-        data.append({"title": str(number), "paragraphs": [{"context": context, "qas": qas}]})
-    path.write_text(json.dumps({"version": "2.0", "data": data}))
-    return path
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    words = " ".join([*COLOURS, *THINGS, "once there was a town . the is what colour who"])
-    save_model(folder, tiny_config("bert", save_tokenizer(folder, [words] * 3, 200)))
-    return folder
-
-
-def data(model: Path, path: Path, **arguments: Any) -> SQuADDataModule:
-    options = {"val": path, "test_share": 0.0, "batch_size": 4, **arguments}
-    return SQuADDataModule(path, QuestionProcessor(str(model), 22, 4), **options)
-
-
-def module(model: Path, mitigation: Mitigation | None = None, rate: float = 3e-3) -> QuestionAnswerer:
-    torch.manual_seed(0)
-    return QuestionAnswerer(
-        TransformerQANetwork(str(model)), mitigation, lambda parameters: torch.optim.AdamW(parameters, lr=rate)
-    )
 
 
 @pytest.mark.parametrize("lacking", [False, True])

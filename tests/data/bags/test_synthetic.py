@@ -31,7 +31,7 @@ from lightning_attn.data.bags import (
     Role,
 )
 from lightning_attn.errors import InputError
-from tests.data.bags.test_tasks import RULES
+from tests.helpers.toy_bags import RULES
 
 TASKS = [Presence(), Count(), Conjunction(), ExclusiveOr(), Majority(), PresenceWithVeto(), FourBags()]
 MODALITIES = [GaussianClusters(), ExpressionCounts(), MotifSequences(), MotifSequences(words=3), Digits()]

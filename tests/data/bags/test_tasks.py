@@ -18,17 +18,8 @@ from lightning_attn.data.bags import (
     Role,
 )
 from lightning_attn.errors import InputError
+from tests.helpers.toy_bags import RULES
 
-#: The rules again, from the numbers of A and B, in words of their own.
-RULES = {
-    Presence: lambda a, b: int(a >= 1),
-    Count: lambda a, b: int(a >= 3),
-    Conjunction: lambda a, b: int(bool(a) and bool(b)),
-    ExclusiveOr: lambda a, b: int(bool(a) != bool(b)),
-    Majority: lambda a, b: int(a > b),
-    PresenceWithVeto: lambda a, b: int(bool(a) and not b),
-    FourBags: lambda a, b: {(0, 0): 0, (1, 0): 1, (0, 1): 2, (1, 1): 3}[min(a, 1), min(b, 1)],
-}
 tasks = pytest.mark.parametrize("kind", RULES, ids=lambda kind: kind.__name__)
 
 

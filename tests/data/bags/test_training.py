@@ -25,7 +25,7 @@ from lightning_attn.data.bags import (
 from lightning_attn.errors import InputError
 from lightning_attn.networks import BagNetwork
 from lightning_attn.tasks import AttentionClassifier
-from tests.data.test_base import Recorder, flat, trainer
+from tests.helpers.rows import Recorder, flat, trainer
 
 
 def bags(**arguments) -> BagDataModule:
@@ -68,7 +68,7 @@ def test_overfitting_on_a_few_batches_runs(tmp_path: Path) -> None:
 
 DDP = """
 import json, sys
-from tests.data.test_base import Recorder, trainer
+from tests.helpers.rows import Recorder, trainer
 from tests.data.bags.test_training import bags
 folder = sys.argv[1]
 model, data = Recorder(), bags(train_size=10, val_size=5, test_size=5, batch_size=3)

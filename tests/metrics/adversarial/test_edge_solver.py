@@ -18,9 +18,8 @@ from lightning_attn.metrics.adversarial import EdgeSolver, PublishedSolver
 from lightning_attn.networks import PooledNetwork
 from lightning_attn.ops.divergence import total_variation
 from lightning_attn.types import AttentionOutput, DataSchema
-from tests.helpers.toys import VOCABULARY, toy_batch
-from tests.metrics.adversarial.test_solvers import made
-from tests.networks.test_paired import paired, pairs
+from tests.helpers.toy_pairs import paired, pairs
+from tests.helpers.toys import VOCABULARY, toy_batch, toy_mlp
 
 
 def divergence(b: np.ndarray, a: np.ndarray) -> np.ndarray:
@@ -65,7 +64,7 @@ def grid_maximum(network, output: AttentionOutput, batch) -> float:
 
 def shortfall_of(seed: int, kind: str, length: int, classes: int = 2) -> float:
     """How much more a grid over the simplex finds than the solver; below 0 if less."""
-    network, batch = made(kind, classes, seed=seed), toy_batch((length,), seed, classes=classes)
+    network, batch = toy_mlp(kind, classes, seed=seed), toy_batch((length,), seed, classes=classes)
     output = output_of(network, batch)
     return grid_maximum(network, output, batch) - EdgeSolver().solve(network, output, batch).jsd.item()
 
@@ -95,7 +94,7 @@ def test_of_any_head_a_grid_finds_hardly_more(kind, classes):
 def test_under_a_linear_head_the_maximum_itself_is_found(seed):
     """Every corner and every crossing of every edge, one by one."""
     length = 9
-    network, batch = made("linear", 2, seed=seed), toy_batch((length,), seed)
+    network, batch = toy_mlp("linear", 2, seed=seed), toy_batch((length,), seed)
     output = output_of(network, batch)
     attention = output.attention[0].double().numpy()
     corners = np.eye(length)
@@ -185,7 +184,7 @@ def test_positions_beyond_those_searched_on_edges_are_corners_all_the_same():
 
 @pytest.mark.parametrize(("kind", "classes"), [("linear", 2), ("mlp", 2), ("linear", 3), ("mlp", 5), ("own", 3)])
 def test_finds_at_least_what_the_published_search_finds(kind, classes):
-    network = made(kind, classes, seed=1)
+    network = toy_mlp(kind, classes, seed=1)
     batch = toy_batch([9, 14, 5, 11] * 2, seed=1, classes=classes)
     output = output_of(network, batch)
     ours, published = (
@@ -214,7 +213,7 @@ def test_more_classes_than_an_edge_can_serve_take_more_positions():
 
 
 def test_more_room_allows_more():
-    network = made("linear", 3, seed=3)
+    network = toy_mlp("linear", 3, seed=3)
     batch = toy_batch([8, 12, 5], seed=3, classes=3)
     output = output_of(network, batch)
     found = [EdgeSolver(epsilon).solve(network, output, batch).jsd for epsilon in (0.01, 0.05, 0.2, 0.9)]

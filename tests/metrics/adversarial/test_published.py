@@ -9,8 +9,7 @@ from lightning_attn.errors import InputError
 from lightning_attn.metrics.adversarial import PublishedSolver
 from lightning_attn.ops.divergence import jensen_shannon
 from lightning_attn.ops.randomness import normal
-from tests.helpers.toys import alone, toy_batch
-from tests.metrics.adversarial.test_solvers import made
+from tests.helpers.toys import alone, toy_batch, toy_mlp
 
 
 def one_by_one(network, batch, adversaries: int, steps: int, seed: int) -> float:
@@ -48,7 +47,7 @@ def one_by_one(network, batch, adversaries: int, steps: int, seed: int) -> float
 
 @pytest.mark.parametrize(("classes", "multi_label"), [(2, False), (3, False), (3, True)])
 def test_equals_the_procedure_one_by_one(classes, multi_label):
-    network = made("mlp", classes, multi_label, seed=2)
+    network = toy_mlp("mlp", classes, multi_label, seed=2)
     batch = toy_batch((6, 9, 4), seed=2, classes=classes, multi_label=multi_label)
     with torch.no_grad():
         found = PublishedSolver(adversaries=3, steps=40, seed=5).solve(network, network(batch), batch)

@@ -9,34 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_attn.encoders import TokenMLP
 from lightning_attn.errors import InputError
 from lightning_attn.metrics.adversarial import EdgeSolver, PublishedSolver
-from lightning_attn.networks import MLPClassifier, PooledNetwork
 from lightning_attn.ops.divergence import jensen_shannon, total_variation
-from lightning_attn.types import AttentionOutput, DataSchema
-from tests.helpers.toys import VOCABULARY, alone, toy_batch
-from tests.networks.test_classify_many import Nonlinear
-from tests.networks.test_paired import paired, pairs
+from lightning_attn.types import AttentionOutput
+from tests.helpers.toy_pairs import paired, pairs
+from tests.helpers.toys import CLASSIFIERS, alone, toy_batch, toy_mlp
 
 SOLVERS = {"ours": EdgeSolver(), "published": PublishedSolver(adversaries=2, steps=10)}
-KINDS = {
-    "linear": lambda: PooledNetwork(TokenMLP(6, 5)),
-    "mlp": lambda: PooledNetwork(TokenMLP(6, 5), head=MLPClassifier(8, dropout=0.5)),
-    "own": lambda: Nonlinear(TokenMLP(6, 5)),
-}
-
-
-def made(kind: str, classes: int, multi_label: bool = False, seed: int = 0, attend_special: bool = False):
-    """An untrained network whose outputs differ clearly."""
-    torch.manual_seed(seed)
-    network = KINDS[kind]()
-    network.attention.attend_special = attend_special
-    network.build(DataSchema(num_classes=classes, multi_label=multi_label, vocabulary_size=VOCABULARY))
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.mul_(3)
-    return network.eval()
 
 
 def check(found, network, output, batch, epsilon=0.05):
@@ -63,7 +43,7 @@ def check(found, network, output, batch, epsilon=0.05):
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 @given(
     seed=st.integers(0, 1000),
-    kind=st.sampled_from(sorted(KINDS)),
+    kind=st.sampled_from(sorted(CLASSIFIERS)),
     classes=st.sampled_from([2, 3, 5]),
     multi_label=st.booleans(),
     special=st.booleans(),
@@ -72,7 +52,7 @@ def check(found, network, output, batch, epsilon=0.05):
 )
 @settings(max_examples=15, deadline=None)
 def test_what_is_found_keeps_the_output(solver, seed, kind, classes, multi_label, special, attended, lengths):
-    network = made(kind, classes, multi_label, seed, attended)
+    network = toy_mlp(kind, classes, multi_label, seed, attended)
     batch = toy_batch(lengths, seed, special, classes=classes, multi_label=multi_label, pad_to=10)
     with torch.no_grad():
         output = network(batch)
@@ -82,7 +62,7 @@ def test_what_is_found_keeps_the_output(solver, seed, kind, classes, multi_label
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 @pytest.mark.parametrize(("kind", "classes"), [("linear", 2), ("mlp", 2), ("linear", 4), ("own", 3)])
 def test_an_example_gives_the_same_alone_padded_and_in_parts(solver, kind, classes):
-    network, batch = made(kind, classes), toy_batch((7, 1, 12, 4, 9), special=True, pad_to=15, classes=classes)
+    network, batch = toy_mlp(kind, classes), toy_batch((7, 1, 12, 4, 9), special=True, pad_to=15, classes=classes)
     with torch.no_grad():
         output = network(batch)
         together, parts = solver.solve(network, output, batch), solver.solve(network, output, batch, max_tokens=1)
@@ -95,7 +75,7 @@ def test_an_example_gives_the_same_alone_padded_and_in_parts(solver, kind, class
 
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 def test_no_more_candidates_are_held_than_the_budget_allows(solver, monkeypatch):
-    network, batch = made("linear", 3), toy_batch((20,) * 12, classes=3)
+    network, batch = toy_mlp("linear", 3), toy_batch((20,) * 12, classes=3)
     with torch.no_grad():
         output = network(batch)
     sizes, plain = [], network.classify_many
@@ -108,7 +88,7 @@ def test_no_more_candidates_are_held_than_the_budget_allows(solver, monkeypatch)
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
 def test_works_in_lightnings_hooks_and_leaves_no_trace(solver, mode):
-    network, batch = made("mlp", 3), toy_batch(classes=3)
+    network, batch = toy_mlp("mlp", 3), toy_batch(classes=3)
     with torch.no_grad():
         expected = solver.solve(network, network(batch), batch)
         output = network(batch)
@@ -130,7 +110,7 @@ def test_pairs_are_searched_with_their_query(solver):
 
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 def test_an_empty_batch_gives_nothing(solver):
-    network, batch = made("linear", 3), toy_batch()
+    network, batch = toy_mlp("linear", 3), toy_batch()
     with torch.no_grad():
         output = network(batch)
     nothing = AttentionOutput(**{name: value[:0] for name, value in vars(output).items() if value is not None})

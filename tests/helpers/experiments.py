@@ -1,16 +1,22 @@
-"""Records made up for tests."""
+"""Records made up for tests; the four callbacks and what they log and write."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from lightning_attn.experiments import (
+    AdversarialCallback,
     AdversarialRecord,
+    AgreementCallback,
     AgreementRecord,
+    CounterfactualCallback,
     CounterfactualRecord,
     ExperimentRecord,
+    PermutationCallback,
     PermutationRecord,
 )
 
@@ -60,3 +66,28 @@ KINDS: tuple[type[ExperimentRecord], ...] = (
     AdversarialRecord,
     CounterfactualRecord,
 )
+
+
+CALLBACKS = (AgreementCallback, PermutationCallback, AdversarialCallback, CounterfactualCallback)
+NAMES = ("agreement", "permutation", "adversarial", "counterfactual")
+
+
+def four(**arguments: Any) -> list[Any]:
+    return [kind(**{"splits": ["val", "test"], **arguments}) for kind in CALLBACKS]
+
+
+def ours(run: Any) -> dict[str, float]:
+    """What was logged, less ``SPLIT/explanation/``."""
+    return {
+        name.split("/", 2)[2]: float(value) for name, value in run.callback_metrics.items() if "/explanation/" in name
+    }
+
+
+def document(folder: Path, name: str, split: str = "val") -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    found: dict[str, Any] = json.loads(
+        (folder / "explanation" / split / f"{name}.json").read_text(), parse_constant=refuse
+    )
+    return found
