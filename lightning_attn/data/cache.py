@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import functools
 import hashlib
 import json
 import os
@@ -18,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from lightning_attn.data.encoded import Array
-from lightning_attn.data.files import digest
+from lightning_attn.data.files import digest, digest_once
 from lightning_attn.errors import InputError
 
-VERSION = 3  # raise it when the same data and settings come to give other arrays or notes
+VERSION = 4  # raise it when the same data and settings come to give other arrays or notes
 MANIFEST = "manifest.json"  # size and SHA-256 of each other file of an entry
 SCRATCH = ".reading-"
 LOCK = "lock"
@@ -135,17 +134,10 @@ def _is_whole(folder: Path) -> bool:
         manifest = json.loads((folder / MANIFEST).read_text())
         stats = {name: (folder / name).stat() for name in manifest}
         return all(
-            stats[name].st_size == size and _digest(folder / name, stats[name].st_mtime_ns, size) == sha
-            for name, (size, sha) in manifest.items()
+            stats[name].st_size == size and digest_once(folder / name) == sha for name, (size, sha) in manifest.items()
         )
     except (OSError, ValueError, TypeError, AttributeError):  # files are missing, or the manifest is damaged itself
         return False
-
-
-@functools.cache
-def _digest(path: Path, modified: int, size: int) -> str:
-    """Digest of a file, read once per process as long as the file is not written to again."""
-    return digest(path)
 
 
 def _remove_leftovers(root: Path) -> None:

@@ -10,21 +10,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
+from torch.utils.data import DataLoader
+from typing_extensions import override
 
 from lightning_attn.data import cache
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.data.encoded import EncodedDataset
 from lightning_attn.data.examples import Examples, encode_split
-from lightning_attn.data.files import digest, existing
+from lightning_attn.data.files import digest, digest_once, existing
 from lightning_attn.data.labels import count_classes, encode_labels, find_classes, is_multi_label
 from lightning_attn.data.processor import PairProcessor, TextProcessor
 from lightning_attn.data.progress import track
 from lightning_attn.data.vectors import read_word_vectors
 from lightning_attn.data.word_processor import WordProcessor
 from lightning_attn.errors import InputError
-from lightning_attn.types import DataSchema
+from lightning_attn.types import Batch, DataSchema
+
+MANY_UNKNOWN = 0.2  # share of the words of a split that the vocabulary may lack without a warning
 
 
 class CorpusDataModule(AttentionDataModule):
@@ -113,7 +117,7 @@ class CorpusDataModule(AttentionDataModule):
         return self._prepared
 
     def dataset(self, split: str) -> EncodedDataset:
-        """The tokenised texts of a split.
+        """The tokenised texts of a split; the labels of one that has none are -1.
 
         Raises:
             InputError: The data have no such split.
@@ -121,17 +125,34 @@ class CorpusDataModule(AttentionDataModule):
         if split not in self.splits:
             raise InputError(f"The data have no {split} split; they have {', '.join(self.splits)}.")
         arrays = self._ready.arrays
+        labels = arrays.get(f"{split}.labels")
+        if labels is None:
+            count = len(arrays[f"{split}.offsets"]) - 1
+            columns = (self.schema.num_classes,) if self.schema.multi_label else ()
+            labels = np.full((count, *columns), -1, dtype=np.float32 if columns else np.int64)
         return EncodedDataset(
             arrays[f"{split}.ids"],
             arrays[f"{split}.offsets"],
             arrays[f"{split}.special"],
-            arrays[f"{split}.labels"],
+            labels,
             self.schema.pad_id,
             arrays.get(f"{split}.evidence"),
             arrays.get(f"{split}.query_ids"),
             arrays.get(f"{split}.query_offsets"),
             arrays.get(f"{split}.segments"),
         )
+
+    @override
+    def test_dataloader(self) -> DataLoader[Batch]:
+        if "test" in self.splits and "test.labels" not in self._ready.arrays:
+            raise InputError(
+                "The test split has no labels, so nothing can be measured on it: give it labels, or use predict."
+            )
+        return super().test_dataloader()
+
+    @override
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        return super().test_dataloader()  # labels are not needed
 
     def export(self) -> dict[str, Any]:
         """``processor``: its state; ``schema``: its values. A checkpoint stores both."""
@@ -143,8 +164,9 @@ class CorpusDataModule(AttentionDataModule):
         self._processor = self._prepared = None
 
     def describe(self) -> str:
-        """How the splits were found, their classes, and what was cut: one line each."""
-        return "\n".join(self._ready.notes)
+        """How the splits were found, their classes, what was cut, and what the vocabulary lacks: one line each."""
+        shares = ", ".join(f"{split} {share:.1%}" for split, share in self._unknown_shares().items())
+        return "\n".join([*self._ready.notes, *([f"Unknown words: {shares}."] if shares else [])])
 
     def word_vectors(self) -> Tensor | None:
         """Pretrained vectors, shape ``(V, E)``, NaN rows where a word has none; None if no file was given."""
@@ -152,7 +174,7 @@ class CorpusDataModule(AttentionDataModule):
         return None if vectors is None else torch.from_numpy(np.array(vectors))
 
     def prepare_data(self) -> None:
-        """Read, tokenise and write the cache, unless it is there. Lightning calls it on one process a machine."""
+        """Read, tokenise and write the cache, unless it is there. Lightning calls it on one process per machine."""
         if self.on_disk:
             self._open()
 
@@ -161,6 +183,17 @@ class CorpusDataModule(AttentionDataModule):
         if self._prepared is None:
             self._prepared = self._open()
             rank_zero_info(self.describe())
+            for split, share in self._unknown_shares().items():
+                if share > MANY_UNKNOWN:
+                    rank_zero_warn(
+                        f"{share:.0%} of the words of {split} are not in the vocabulary, so little of them is read: "
+                        "are they like the training texts, and are min_frequency and max_size of the processor right?"
+                    )
+
+    def _unknown_shares(self) -> dict[str, float]:
+        """The share of words that are not in the vocabulary, of each split whose processor has such."""
+        shares = {split: self._ready.arrays.get(f"{split}.unknown") for split in self.splits}
+        return {split: float(share) for split, share in shares.items() if share is not None}
 
     def _open(self) -> cache.Prepared:
         if not self.on_disk:
@@ -170,7 +203,7 @@ class CorpusDataModule(AttentionDataModule):
             "files": [[path.name, digest(path)] for path in self.files()],
             "settings": self.settings(),
             "processor": self._given.settings(),
-            "vectors": None if self._vectors is None else _stamp(existing(self._vectors, "file of word vectors")),
+            "vectors": None if self._vectors is None else digest_once(existing(self._vectors, "file of word vectors")),
         }
         return cache.opened(cache.cache_root(self._cache_dir), facts, self._build, self._restored)
 
@@ -182,14 +215,23 @@ class CorpusDataModule(AttentionDataModule):
         prepared = cache.Prepared(state=state, notes=notes)
         what = "pairs (the longer text of them)" if isinstance(processor, PairProcessor) else "texts"
         for split, examples in splits.items():
-            target = encode_labels(examples.labels, classes, multi_label, split, examples.place)
             arrays, truncated = encode_split(examples, processor)
-            prepared.arrays |= {f"{split}.{name}": array for name, array in (arrays | {"labels": target}).items()}
-            counts = count_classes(target, classes)
-            if split == "train" and self._restored is None:
-                _refuse_empty_classes(counts, classes, examples)
-            shares = ", ".join(f"{name} {count:,}" for name, count in zip(classes, counts, strict=True))
-            notes.append(f"{split}: {len(examples):,} texts ({shares}).")
+            if examples.labelled:
+                arrays["labels"] = encode_labels(examples.labels, classes, multi_label, split, examples.place)
+                counts = count_classes(arrays["labels"], classes)
+                if split == "train" and self._restored is None:
+                    _refuse_empty_classes(counts, classes, examples)
+                shares = ", ".join(f"{name} {count:,}" for name, count in zip(classes, counts, strict=True))
+                each = f"; {arrays['labels'].sum(axis=1).mean():.2g} labels per text" if multi_label else ""
+                notes.append(f"{split}: {len(examples):,} texts ({shares}{each}).")
+            else:
+                notes.append(f"{split}: {len(examples):,} texts without labels, for predict alone.")
+            if (unknown_id := processor.unknown_id) is not None:
+                arrays["unknown"] = np.array((arrays["ids"][~arrays["special"]] == unknown_id).mean())
+            if examples.evidence is not None:
+                judged = sum(not np.isnan(values).all() for values in examples.evidence)
+                notes.append(f"{split}: {judged:,} of {len(examples):,} texts have evidence.")
+            prepared.arrays |= {f"{split}.{name}": array for name, array in arrays.items()}
             if truncated:
                 notes.append(
                     f"{split}: {truncated:,} of {len(examples):,} {what} are longer than max_length "
@@ -238,9 +280,3 @@ def _refuse_empty_classes(counts: Sequence[int], classes: Sequence[str], example
             raise InputError(
                 f"The class {name!r} has no training example in {examples.source}; add one, or leave the class out."
             )
-
-
-def _stamp(path: Path) -> list[Any]:
-    """Size and time instead of content: files of word vectors hold gigabytes."""
-    status = path.stat()
-    return [path.name, status.st_size, status.st_mtime_ns]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from lightning_attn.data.encoded import Encoded, offsets_of
 from lightning_attn.data.processor import Text, TextProcessor
@@ -56,6 +57,11 @@ class DefaultTokens(TextProcessor):
     def replacement_id(self) -> int:
         """That of the other processor."""
         return self.processor.replacement_id
+
+    @property
+    @override
+    def unknown_id(self) -> int | None:
+        return self.processor.unknown_id
 
     def fit(self, texts: Iterable[Text]) -> None:
         """Fit the other processor."""

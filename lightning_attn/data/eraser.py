@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning_attn.data.corpus import CorpusDataModule
 from lightning_attn.data.examples import Examples
-from lightning_attn.data.files import existing, read_lines
-from lightning_attn.errors import InputError
+from lightning_attn.data.files import existing, parse_json, read_lines
+from lightning_attn.errors import InputError, shown
 
 FILES = {"train": "train.jsonl", "val": "val.jsonl", "test": "test.jsonl"}
 
@@ -47,7 +46,10 @@ class ERASERDataModule(CorpusDataModule):
 
     def files(self) -> list[Path]:
         """Those of the three files that are there, and all documents."""
-        return [*self._tables().values(), *sorted(path for path in self._documents().iterdir() if path.is_file())]
+        return [
+            *self._tables().values(),
+            *sorted(path for path in self._documents().iterdir() if path.is_file() and path.name[0] != "."),
+        ]
 
     def _tables(self) -> dict[str, Path]:
         folder = existing(self.path, "folder in the layout of ERASER")
@@ -73,16 +75,18 @@ class ERASERDataModule(CorpusDataModule):
         for number, line in read_lines(path):
             place = f"{path}, line {number}"
             try:
-                row = json.loads(line)
+                row = parse_json(line, path, number)
                 spans = [span for group in row["evidences"] for span in group]
                 label = row["classification"]
                 names = {span["docid"] for span in spans} or set(row.get("docids") or [row["annotation_id"]])
                 ranges = [(int(span["start_token"]), int(span["end_token"])) for span in spans]
-            except (json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
+            except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
                 raise InputError(
                     f"{place}, is no annotation of the ERASER layout ({type(error).__name__}: {error}); it needs "
                     "annotation_id, classification and evidences, with docid, start_token and end_token in each span."
                 ) from None
+            if not isinstance(label, (str, int)):
+                raise InputError(f"{place}: the classification should be a class name, not {shown(str(label))}.")
             if len(names) != 1:
                 raise InputError(f"{place}, takes {len(names)} documents; only examples with one are supported.")
             words = self._words(names.pop(), place)
@@ -95,8 +99,9 @@ class ERASERDataModule(CorpusDataModule):
         return found
 
     def _words(self, name: str, place: str) -> list[str]:
-        path = self._documents() / name
-        if not path.is_file():
+        folder = self._documents()
+        path = folder / str(name)
+        if "\0" in str(path) or not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
             raise InputError(f"{place}, names the document {name!r}, but there is no file {path}.")
         return [word for _, line in read_lines(path) for word in line.split()]
 

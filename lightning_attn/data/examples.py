@@ -28,6 +28,7 @@ class Examples:
         queries: Hypothesis or question of each text; None for single texts.
         lines: Line of each text in the file, from 1, for messages; None counts the rows.
         unit: What ``lines`` counts: ``line``, or ``row`` where the file has no lines.
+        labelled: Whether the split has labels; where it has none, ``labels`` holds empty strings.
     """
 
     texts: list[Text]
@@ -37,6 +38,7 @@ class Examples:
     queries: list[Text] | None = None
     lines: list[int] | None = None
     unit: str = "line"
+    labelled: bool = True
 
     def __len__(self) -> int:
         """Number of examples N."""
@@ -63,6 +65,7 @@ class Examples:
             queries=None if self.queries is None else [self.queries[row] for row in chosen],
             lines=None if self.lines is None else [self.lines[row] for row in chosen],
             unit=self.unit,
+            labelled=self.labelled,
         )
 
 

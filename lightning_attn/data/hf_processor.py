@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
+from typing_extensions import override
 
 from lightning_attn.data.encoded import Array, Encoded, offsets_of
 from lightning_attn.data.files import digest
@@ -49,6 +50,11 @@ class HuggingFaceProcessor(TextProcessor):
             if (found := self._special[name]) is not None:
                 return found
         return self.pad_id
+
+    @property
+    @override
+    def unknown_id(self) -> int | None:
+        return self._special["unk"]
 
     def fit(self, texts: Iterable[Text]) -> None:
         """Load the tokenizer; it learns nothing from the texts.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -25,8 +26,8 @@ def names_of(label: Label) -> list[str]:
 def find_classes(labels: Sequence[Label]) -> list[str]:
     """The distinct class names, by number if all are whole numbers, else by alphabet."""
     names = {name for label in labels for name in names_of(label)}
-    if all(name.lstrip("-").isdecimal() for name in names):
-        return sorted(names, key=int)
+    if all(re.fullmatch(r"-?\d+", name) for name in names):
+        return sorted(names, key=lambda name: (int(name), name))
     return sorted(names)
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lightning_attn.data import cache
 from lightning_attn.data.corpus import CorpusDataModule
 from lightning_attn.data.examples import Examples
-from lightning_attn.data.files import existing, read_lines
+from lightning_attn.data.files import existing, parse_json, read_lines
 from lightning_attn.data.tables import SEPARATORS, kind_of, read_tables, split_of
 from lightning_attn.errors import InputError
 
@@ -81,8 +79,7 @@ class NLIDataModule(CorpusDataModule):
         labels = [name for name in layout.labels if name in present]
         sentences = [layout.premise, layout.hypothesis]
         wanted = [*sentences, *labels, *([SPLIT] if SPLIT in present else [])]
-        with cache.scratch(cache.cache_root(self._cache_dir)) as scratch:
-            table = read_tables([path], wanted, [*sentences, *labels], scratch)
+        table = read_tables([path], wanted, [*sentences, *labels])
         label = next((name for name in labels if not _all_numbers(table.columns[name])), None)
         if label is None:
             raise InputError(
@@ -118,10 +115,7 @@ def _columns(path: Path) -> list[str]:
     number, line = next((found for found in read_lines(path) if found[1].strip()), (1, ""))
     if kind in SEPARATORS:
         return next(csv.reader([line], delimiter=SEPARATORS[kind]), [])
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {number}, is not JSON ({error.msg} at column {error.colno}).") from None
+    row = parse_json(line, path, number)
     return list(row) if isinstance(row, dict) else []
 
 

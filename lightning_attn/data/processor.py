@@ -45,6 +45,11 @@ class TextProcessor(ABC):
         """Token id that stands for a removed token: [MASK] if the tokenizer has one, else the unknown token."""
 
     @property
+    def unknown_id(self) -> int | None:
+        """Token id that all words get that the vocabulary lacks; None if there is none such."""
+        return None
+
+    @property
     def default_tokens(self) -> int:
         """Number of content-free tokens that end every text; theirs are the last ids of the vocabulary."""
         return 0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning_attn.data.files import parse_json
 from lightning_attn.errors import InputError
 
 
@@ -51,11 +51,9 @@ def read_questions(path: Path) -> list[Question]:
         InputError: It is not such a file, or an answer does not stand where the file says.
     """
     try:
-        content = json.loads(path.read_bytes())
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8: byte {error.start} cannot be read.") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}, is not JSON ({error.msg} at column {error.colno}).") from error
+        content = parse_json(path.read_bytes(), path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}).") from None
     try:
         found = list(_questions(content, str(path)))
     except (KeyError, TypeError, AttributeError) as error:

@@ -1,23 +1,22 @@
-"""Tables of texts (csv, tsv, jsonl, parquet, the Hub), read through `datasets` after every line was checked."""
+"""Tables of texts (csv, tsv, json, parquet, the Hub, memory): which file is which split, and the rows of each."""
 
 from __future__ import annotations
 
 import csv
-import glob
-import json
+import hashlib
+import math
 import re
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning_attn.data.files import COMPRESSED, read_lines
+from lightning_attn.data.files import COMPRESSED, open_binary, parse_json, read_lines
 from lightning_attn.errors import InputError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
-KINDS = (*SEPARATORS, ".jsonl", ".parquet")
+JSON = (".jsonl", ".json")
+KINDS = (*SEPARATORS, *JSON, ".parquet")
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev", "development"),
@@ -30,107 +29,131 @@ class Table:
     """Rows of one split.
 
     Attributes:
-        columns: Values of each column asked for.
+        columns: Values of each column that was asked for; None where an optional one has none.
         source: File or split, for messages.
         lines: Line of each row in its file, or its number among the rows, from 1.
         unit: Which of the two: ``line`` or ``row``.
+        gaps: For each optional column the first row without a value, from 0, and the sentence on it.
+        long_rows: Rows that go over several lines of their file, held together by quotation marks.
     """
 
     columns: dict[str, list[Any]]
     source: str
-    lines: list[int]
+    lines: list[int] = field(default_factory=list)
     unit: str = "line"
+    gaps: dict[str, tuple[int, str]] = field(default_factory=dict)
+    long_rows: int = 0
+
+    def place(self, row: int) -> str:
+        """Where a row stands, for messages."""
+        return f"{self.source}, {self.unit} {self.lines[row]}"
+
+    def refuse_gap(self, column: str, row: int) -> None:
+        """Say that an optional column, which is needed here after all, has no value.
+
+        Raises:
+            InputError: Always.
+        """
+        first, sentence = self.gaps.get(column, (row, ""))
+        raise InputError(sentence if sentence and first == row else _empty(column, self.place(row)))
 
 
 def kind_of(path: Path) -> str:
     """The ending that says how a file is to be read, without that of its compression; "" if it is none of ours."""
-    suffix = Path(path.stem).suffix if path.suffix in COMPRESSED else path.suffix
+    name = Path(path.name.lower())
+    suffix = Path(name.stem).suffix if name.suffix in COMPRESSED else name.suffix
     return suffix if suffix in KINDS else ""
 
 
 def split_of(name: str) -> str | None:
     """The split that a name stands for: ``dev.tsv.xz``, ``reviews_train.csv`` and ``test-00000-of-00001.parquet``."""
     words = set(re.split(r"[^a-z]+", name.lower()))
-    found = [split for split, names in SPLIT_NAMES.items() if words & set(names)]
-    return found[0] if len(found) == 1 else None
+    splits = [split for split, names in SPLIT_NAMES.items() if words & set(names)]
+    return splits[0] if len(splits) == 1 else None
 
 
 def find_tables(path: Path) -> dict[str, list[Path]]:
     """The files of each split in a folder; a file alone, or the only one without a split in its name, is ``train``.
+
+    Hidden files are no data. Files named .json count where they stand for a split, or are all that there is: others
+    hold settings.
 
     Raises:
         InputError: There are none, or it is not clear which to take.
     """
     if path.is_file():
         if not kind_of(path):
-            raise InputError(f"{path} is none of {', '.join(KINDS)} (the first three also with .gz or .xz).")
+            raise InputError(f"{path} is none of {', '.join(KINDS)} (all but .parquet also with .gz or .xz).")
         return {"train": [path]}
     tables = _tables_in(path)
     if not tables:
-        raise InputError(f"{path} holds no {', '.join(KINDS)} file.")
-    found: dict[str, list[Path]] = {}
+        raise InputError(f"{path} holds no .csv, .tsv, .jsonl, .parquet file, nor one of .json.")
+    by_split: dict[str, list[Path]] = {}
     for table in tables:
         if split := split_of(_bare_name(table)):
-            found.setdefault(split, []).append(table)
-    if not found and len(tables) == 1:
-        return {"train": tables}
-    if not found:
+            by_split.setdefault(split, []).append(table)
+    if not by_split:
+        tables = [table for table in tables if kind_of(table) != ".json"] or tables
+        if len(tables) == 1:
+            return {"train": tables}
         raise InputError(
             f"{path} holds {', '.join(table.name for table in tables)}, none named train, val or test; give one file."
         )
-    for files in found.values():
+    for files in by_split.values():
         if len({kind_of(file) for file in files}) > 1:
             raise InputError(f"{path} holds {' and '.join(file.name for file in files)} for one split; keep one kind.")
-    return {split: found[split] for split in SPLIT_NAMES if split in found}
+    return {split: by_split[split] for split in SPLIT_NAMES if split in by_split}
 
 
-def ignored_tables(path: Path, found: dict[str, list[Path]]) -> list[Path]:
+def ignored_tables(path: Path, taken: Mapping[str, Sequence[Path]]) -> list[Path]:
     """The tables in a folder that :func:`find_tables` did not take, because their names stand for no one split."""
     if path.is_file():
         return []
-    taken = {file for files in found.values() for file in files}
-    return [table for table in _tables_in(path) if table not in taken]
+    files = {file for split in taken.values() for file in split}
+    return [table for table in _tables_in(path) if table not in files]
 
 
 def read_tables(
-    files: Sequence[Path], columns: Sequence[str], filled: Sequence[str], scratch: Path, lists: Sequence[str] = ()
+    files: Sequence[Path],
+    columns: Sequence[str],
+    filled: Sequence[str],
+    lists: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    quoting: bool = True,
 ) -> Table:
-    """The rows of one split.
+    """The rows of one split; other columns than those asked for are not looked at.
 
     Args:
         files: Files of one kind, read one after another.
         columns: The columns wanted.
         filled: Those of them that may not be empty.
-        scratch: Folder in which `datasets` may write while it works.
-        lists: Those of ``filled`` where an empty list is a value, such as that of an example of no class.
+        lists: Those of them where an empty list is a value, such as that of an example of no class.
+        optional: Those of them that may be missing or empty, in single rows or in all; see :attr:`Table.gaps`.
+        quoting: Whether quotation marks in csv and tsv hold a field together; else they are plain characters.
 
     Raises:
         InputError: A file is missing, empty, damaged, not UTF-8 or malformed, lacks a column, or has an empty value.
     """
-    kind = kind_of(files[0])
-    lines: list[int] = []
-    header: list[str] = []
+    rows = _Rows(columns, filled, lists, optional, ", ".join(str(file) for file in files))
     for file in files:
+        before = len(rows.table.lines)
         if file.stat().st_size == 0:
-            raise InputError(f"{file} is empty: it should hold one example a row.")
-        if kind != ".parquet":
-            if kind == ".jsonl":
-                numbers = _scan_json(file, columns, filled, lists)
-            else:
-                names, numbers = _scan_csv(file, columns, filled)
-                header = header or names
-            lines += numbers
-            if not numbers:
-                raise InputError(f"{file} has no rows below its header.")
-    rows = _load(kind, files, header, scratch)
-    _require(columns, rows.column_names, str(files[0]))
-    source = ", ".join(str(file) for file in files)
-    if len(files) == 1 and lines:
-        return Table(_values(rows, columns), source, lines)
-    return Table(_values(rows, columns), source, [*range(1, len(rows) + 1)], "row")
+            raise InputError(f"{file} is empty: it should hold one example per row.")
+        kind = kind_of(file)
+        if kind in SEPARATORS:
+            _read_csv(file, rows, quoting)
+        elif kind in JSON:
+            _read_json(file, rows)
+        else:
+            _read_parquet(file, rows)
+        if len(rows.table.lines) == before:
+            raise InputError(f"{file} has no rows below its header.")
+    if len(files) > 1:
+        rows.table.lines, rows.table.unit = [*range(1, len(rows.table.lines) + 1)], "row"
+    return rows.table
 
 
-def read_hub(name: str, subset: str | None, columns: Sequence[str]) -> dict[str, Table]:
+def read_hub(name: str, subset: str | None, columns: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Table]:
     """The splits of a data set of the Hugging Face Hub.
 
     Raises:
@@ -139,134 +162,247 @@ def read_hub(name: str, subset: str | None, columns: Sequence[str]) -> dict[str,
     import datasets  # takes a second to import, which a run that finds its cache does not have to wait
 
     try:
-        found = datasets.load_dataset(name, subset)
+        splits = datasets.load_dataset(name, subset)
     except Exception as error:  # whatever the network, the Hub or a broken data set may raise: the name is the cause
         raise InputError(
             f"{name} is no file or folder, and as a data set of the Hub it cannot be loaded "
             f"({type(error).__name__}: {_first_line(error)})."
         ) from error
-    tables = {}
-    for split_name, rows in found.items():
-        if split := split_of(str(split_name)):
-            _require(columns, rows.column_names, f"{name}, {split_name}")
-            numbers = [*range(1, len(rows) + 1)]
-            tables[split] = Table(_values(rows, columns), f"{name}, {split_name}", numbers, "row")
-    return tables
+    return _tables_by_name(splits, name, columns, optional)
 
 
-def _tables_in(folder: Path) -> list[Path]:
-    return [child for child in sorted(folder.iterdir()) if child.is_file() and kind_of(child)]
+def read_memory(data: Any, columns: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Table]:
+    """The splits of what a notebook has at hand.
+
+    Args:
+        data: A pandas DataFrame, a `datasets` Dataset, or a dict of columns, which are ``train``; or a DatasetDict or
+            dict of these by the name of their split.
+        columns: The columns wanted.
+        optional: Those of them that may be missing or empty.
+
+    Raises:
+        InputError: It is none of these, or lacks a column.
+    """
+    if isinstance(data, Mapping) and any(_column_names(value) is not None for value in data.values()):
+        return _tables_by_name(data, "data in memory", columns, optional)
+    return {"train": _table_of(data, "data in memory", columns, optional)}
 
 
-def _bare_name(table: Path) -> str:
-    """The name without the endings of kind and compression: what else stands behind a dot may be the split."""
-    return table.name.removesuffix(table.suffix if table.suffix in COMPRESSED else "").removesuffix(kind_of(table))
+def content_digest(tables: Mapping[str, Table]) -> str:
+    """SHA-256 of what the tables hold, for the key of the cache where there is no file."""
+    state = hashlib.sha256()
+    for split, table in tables.items():
+        state.update(f"{split}\0{table.columns!r}".encode(errors="surrogatepass"))
+    return state.hexdigest()
 
 
-def _load(kind: str, files: Sequence[Path], header: Sequence[str], scratch: Path) -> Any:
-    import datasets
+class _Rows:
+    """Collects the rows of one split and checks their values."""
 
-    options: dict[str, Any] = {}
-    if kind in SEPARATORS:
-        # as strings: otherwise the review "NA" is a missing value, and the label "01" a number
-        features = datasets.Features({name: datasets.Value("string") for name in header})
-        options = {"sep": SEPARATORS[kind], "features": features, "keep_default_na": False, "na_filter": False}
-    folder = tempfile.mkdtemp(dir=scratch)
-    try:
-        with _quiet(datasets):
-            return datasets.load_dataset(
-                "json" if kind == ".jsonl" else "parquet" if kind == ".parquet" else "csv",
-                data_files=[glob.escape(str(file)) for file in files],  # it takes them as patterns
-                split="train",
-                cache_dir=folder,
-                download_config=datasets.DownloadConfig(cache_dir=f"{folder}/downloads"),
-                **options,
-            )
-    except Exception as error:  # `datasets` wraps what its readers raise, in classes of its own
-        cause = error.__cause__ or error
-        raise InputError(f"{files[0]} cannot be read as {kind} ({_first_line(cause)}).") from error
+    def __init__(
+        self,
+        columns: Sequence[str],
+        filled: Sequence[str],
+        lists: Sequence[str],
+        optional: Sequence[str],
+        source: str,
+    ) -> None:
+        self.filled = set(filled)
+        self.lists = set(lists)
+        self.optional = set(optional)
+        self.table = Table({name: [] for name in columns}, source)
 
+    def require(self, present: Sequence[str], place: str) -> None:
+        """Refuse a file or row that lacks a column, and note where an optional one is missing."""
+        for name in self.table.columns:
+            if name not in present:
+                sentence = f"{place} has no column {name!r}; it has {', '.join(map(str, present))}."
+                if name not in self.optional:
+                    raise InputError(sentence)
+                self.table.gaps.setdefault(name, (len(self.table.lines), sentence))
 
-@contextmanager
-def _quiet(datasets: Any) -> Iterator[None]:
-    """No bars of `datasets`: what they count (generating splits) means nothing to our user."""
-    shown = datasets.are_progress_bars_enabled() if hasattr(datasets, "are_progress_bars_enabled") else True
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
-
-
-def _values(rows: Any, columns: Sequence[str]) -> dict[str, list[Any]]:
-    found = {}
-    for name in columns:
-        values = rows.data.column(name).to_pylist()
-        feature = rows.features[name]
-        if hasattr(feature, "int2str"):  # class names instead of their numbers
-            values = [None if value is None or value < 0 else feature.int2str(value) for value in values]
-        found[name] = values
-    return found
-
-
-def _scan_json(path: Path, columns: Sequence[str], filled: Sequence[str], lists: Sequence[str]) -> list[int]:
-    numbers = []
-    for number, line in read_lines(path):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}, line {number}, is not JSON ({error.msg} at column {error.colno}).") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}, should be a JSON object with {', '.join(columns)}.")
-        _require(columns, list(row), f"{path}, line {number}")
-        for name in filled:
-            if name not in lists or row[name] != []:
-                _check_value(row[name], name, path, number)
-        numbers.append(number)
-    return numbers
+    def add(self, row: Mapping[str, Any], path: Path | str, number: int) -> None:
+        """Take a row; ``path`` and ``number`` say where it stands."""
+        for name, values in self.table.columns.items():
+            value = row.get(name)
+            if value is None or value == "" or value == [] or (isinstance(value, str) and not value.strip()):
+                if value == [] and name in self.lists:
+                    pass
+                elif name in self.optional:
+                    value = None
+                    if name not in self.table.gaps:
+                        self.table.gaps[name] = (len(values), _empty(name, f"{path}, {self.table.unit} {number}"))
+                elif name in self.filled:
+                    raise InputError(_empty(name, f"{path}, {self.table.unit} {number}"))
+            elif isinstance(value, dict):
+                raise InputError(
+                    f"{path}, {self.table.unit} {number}: the {name} is a JSON object; it should be a single value or "
+                    "a list."
+                )
+            values.append(value)
+        self.table.lines.append(number)
 
 
-def _scan_csv(path: Path, columns: Sequence[str], filled: Sequence[str]) -> tuple[list[str], list[int]]:
+def _read_csv(path: Path, rows: _Rows, quoting: bool) -> None:
     csv.field_size_limit(1 << 30)  # the default refuses texts of more than 131,072 characters
-    rows = csv.reader((f"{line}\n" for _, line in read_lines(path)), delimiter=SEPARATORS[kind_of(path)], strict=True)
-    numbers: list[int] = []
+    reader = csv.reader(
+        (f"{line}\n" for _, line in read_lines(path)),
+        delimiter=SEPARATORS[kind_of(path)],
+        quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE,
+        strict=True,
+    )
     header: list[str] = []
     number = 1
     try:
-        for row in rows:
-            if not header:
+        for row in reader:
+            if row and not header:
                 header = row
-                _require(columns, header, str(path))
-                places = {name: header.index(name) for name in filled}
+                rows.require(header, str(path))
+                places = {name: header.index(name) for name in rows.table.columns if name in header}
             elif row:
                 if len(row) != len(header):
                     raise InputError(
                         f"{path}, line {number}, has {len(row)} fields, but the header has {len(header)}; a field "
                         "with the separator, a quote or a line break in it must stand in quotes."
                     )
-                for name, place in places.items():
-                    _check_value(row[place], name, path, number)
-                numbers.append(number)
-            number = rows.line_num + 1  # a row may go over several lines; it is named by its first
+                rows.add({name: row[place] for name, place in places.items()}, path, number)
+                rows.table.long_rows += reader.line_num > number
+            number = reader.line_num + 1  # a row may go over several lines; it is named by its first
     except csv.Error as error:
-        raise InputError(f"{path}, line {number}, is malformed ({error}).") from None
-    return header, numbers
+        remedy = "; if quotation marks are plain characters in this file, set quoting to false" if quoting else ""
+        raise InputError(f"{path}, line {number}, is malformed ({error}){remedy}.") from None
 
 
-def _check_value(value: Any, name: str, path: Path, number: int) -> None:
-    if value is None or value == [] or (isinstance(value, str) and not value.strip()):
-        raise InputError(f"{path}, line {number}: the {name} is empty; fill it in or remove the row.")
-    if isinstance(value, dict):  # `datasets` would hand it on as text
-        raise InputError(f"{path}, line {number}: the {name} is a JSON object; it should be a single value or a list.")
+def _read_json(path: Path, rows: _Rows) -> None:
+    """One object per line, or one array of objects."""
+    lines = ((number, line) for number, line in read_lines(path) if line.strip())
+    for number, line in lines:
+        if not rows.table.lines and line.lstrip().startswith("["):
+            content = parse_json("\n".join([line, *(rest for _, rest in lines)]), path, number)
+            rows.table.unit = "row"
+            for place, row in enumerate(content, 1):
+                _add_object(row, rows, path, place)
+        else:
+            _add_object(parse_json(line, path, number), rows, path, number)
 
 
-def _require(columns: Sequence[str], present: Sequence[str], place: str) -> None:
+def _add_object(row: Any, rows: _Rows, path: Path, number: int) -> None:
+    place = f"{path}, {rows.table.unit} {number}"
+    if not isinstance(row, dict):
+        raise InputError(f"{place}, should be a JSON object with {', '.join(rows.table.columns)}.")
+    if not rows.table.columns.keys() <= row.keys():
+        rows.require(list(row), place)
+    rows.add(row, path, number)
+
+
+def _read_parquet(path: Path, rows: _Rows) -> None:
+    import pyarrow as pa  # type: ignore[import-untyped]  # comes with `datasets`
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    try:
+        with open_binary(path) as file:
+            source = pq.ParquetFile(pa.BufferReader(file.read()) if path.suffix.lower() in COMPRESSED else path)
+        schema = source.schema_arrow
+        present = [name for name in rows.table.columns if name in schema.names]
+        table = source.read(columns=present)
+        columns = {name: table.column(name).to_pylist() for name in present}
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} holds a string that is not UTF-8 ({error.reason}): write it as UTF-8.") from None
+    except Exception as error:  # a damaged file makes pyarrow raise whatever its parts do
+        raise InputError(f"{path} cannot be read as .parquet ({_first_line(error)}).") from error
+    rows.require(schema.names, str(path))
+    if b"huggingface" in (schema.metadata or {}):
+        import datasets
+
+        features = datasets.Features.from_arrow_schema(schema)
+        columns = {name: _named(values, features.get(name)) for name, values in columns.items()}
+    _extend(rows.table, columns, table.num_rows, rows.optional)
+
+
+def _tables_by_name(
+    splits: Mapping[Any, Any], source: str, columns: Sequence[str], optional: Sequence[str]
+) -> dict[str, Table]:
+    names = {split_name: split_of(str(split_name)) for split_name in splits}
+    return {
+        split: _table_of(splits[split_name], f"{source}, {split_name}", columns, optional)
+        for split_name, split in names.items()
+        if split
+    }
+
+
+def _table_of(data: Any, source: str, columns: Sequence[str], optional: Sequence[str]) -> Table:
+    """The rows of a Dataset of Hugging Face, a DataFrame or a dict of columns."""
+    present = _column_names(data)
+    if present is None:
+        raise InputError(
+            f"{source.capitalize()} should be a DataFrame, a Dataset, or a dict of columns, not {type(data).__name__}."
+        )
+    rows = _Rows(columns, [], [], optional, source)
+    rows.require(present, source)
+    values: dict[str, list[Any]] = {}
     for name in columns:
-        if name not in present:
-            raise InputError(f"{place} has no column {name!r}; it has {', '.join(present)}.")
+        if name in present:
+            column = data.data.column(name) if hasattr(data, "features") else data[name]
+            for convert in ("to_pylist", "tolist"):
+                column = getattr(column, convert)() if hasattr(column, convert) else column
+            values[name] = _named(list(column), data.features[name] if hasattr(data, "features") else None)
+    lengths = {len(column) for column in values.values()}
+    if len(lengths) > 1:
+        raise InputError(f"{source.capitalize()} has columns of different lengths; they should have one value per row.")
+    _extend(rows.table, values, lengths.pop() if lengths else 0, rows.optional)
+    return rows.table
+
+
+def _extend(table: Table, columns: Mapping[str, list[Any]], count: int, optional: set[str]) -> None:
+    """Take columns that are not of text, so that rows have no lines; NaN stands for a missing value there."""
+    table.unit = "row"
+    before = len(table.lines)
+    table.lines += range(before + 1, before + count + 1)
+    for name, values in table.columns.items():
+        for row, value in enumerate(columns.get(name, [None] * count), before):
+            empty = value is None or (isinstance(value, float) and math.isnan(value))
+            values.append(None if empty else value)
+            if name in optional and (empty or (isinstance(value, str) and not value.strip())):
+                values[-1] = None
+                table.gaps.setdefault(name, (row, _empty(name, table.place(row))))
+
+
+def _column_names(data: Any) -> list[str] | None:
+    """Names of the columns of a Dataset of Hugging Face, a DataFrame or a dict of columns; None if it is none."""
+    if hasattr(data, "column_names") and hasattr(data, "features"):
+        return list(data.column_names)
+    if hasattr(data, "columns") and hasattr(data, "iloc"):
+        return [str(name) for name in data.columns]
+    if isinstance(data, Mapping) and all(not isinstance(values, (str, Mapping)) for values in data.values()):
+        return [str(name) for name in data] if all(hasattr(values, "__len__") for values in data.values()) else None
+    return None
+
+
+def _named(values: list[Any], feature: Any) -> list[Any]:
+    """Class names instead of their numbers, where a data set of Hugging Face knows them."""
+    if not hasattr(feature, "int2str"):
+        return values
+    return [None if value is None or value < 0 else feature.int2str(value) for value in values]
+
+
+def _tables_in(folder: Path) -> list[Path]:
+    return [
+        child
+        for child in sorted(folder.iterdir())
+        if child.is_file() and kind_of(child) and not child.name.startswith(".")
+    ]
+
+
+def _bare_name(table: Path) -> str:
+    """The name without the endings of kind and compression: what else stands behind a dot may be the split."""
+    name = table.name.lower()
+    return name.removesuffix(table.suffix.lower() if table.suffix.lower() in COMPRESSED else "").removesuffix(
+        kind_of(table)
+    )
+
+
+def _empty(name: str, place: str) -> str:
+    return f"{place}: the {name} is empty; fill it in or remove the row."
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,13 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_attn.data import cache
+from lightning_attn.data.cells import is_unlabelled, mark_words, read_evidence, read_labels, read_spans
 from lightning_attn.data.corpus import CorpusDataModule
 from lightning_attn.data.examples import Examples
 from lightning_attn.data.files import COMPRESSED
-from lightning_attn.data.labels import Label, drawn, names_of, stratified
+from lightning_attn.data.labels import Label, drawn, stratified
 from lightning_attn.data.processor import Text
-from lightning_attn.data.tables import KINDS, Table, find_tables, ignored_tables, read_hub, read_tables, split_of
+from lightning_attn.data.tables import (
+    KINDS,
+    Table,
+    content_digest,
+    find_tables,
+    ignored_tables,
+    read_hub,
+    read_memory,
+    read_tables,
+    split_of,
+)
+from lightning_attn.data.word_processor import word_spans
 from lightning_attn.errors import InputError
 
 
@@ -21,30 +32,37 @@ class TextDataModule(CorpusDataModule):
 
     Splits are found by name: a file, a Hub split or a value of the ``split`` column with the word train, or val,
     valid, validation or dev, or test in it. A split that is not found is carved from train, with about equal shares
-    of each class and equal texts kept on one side, by ``seed`` alone; the notes say so.
+    of each class and equal texts kept on one side, by ``seed`` alone; the notes say so. Test rows without any label (an
+    empty or missing column, or -1) are kept for ``predict``; such validation rows are left out.
 
     Args:
-        path: A file, a folder, or the id of a data set of the Hub.
+        path: A file, a folder, or the id of a data set of the Hub; in Python also a DataFrame, a Dataset or a dict of
+            columns, or a DatasetDict or dict of these by split.
         text: Column of the texts: strings, or lists of words (jsonl, parquet).
-        label: Column of the labels: strings or whole numbers, or lists of them (jsonl, parquet) where an example may
-            belong to several classes.
+        label: Column of the labels: strings or whole numbers, or lists of them where an example may belong to several
+            classes, or lists with one 0 or 1 per class. See :func:`~lightning_attn.data.cells.read_labels`.
         query: Column of the hypotheses or questions; None for single texts.
-        evidence: Column with one number in [0, 1] a word, a list or separated by spaces; a text that is a string is
-            then split at white space. None if there is none.
+        evidence: Column with one number in [0, 1] per word, a list or separated by spaces; a text that is a string is
+            then split at white space. Empty, null or ``[]`` where unknown. None if there is none.
         split: Column that says which split a row belongs to; None finds splits by the names of files.
         subset: Name of the configuration of a Hub data set that has several.
-        class_names: Label as it stands in the data, to name to show; their order is that of the logits. None takes
-            the labels themselves.
+        class_names: Label as it stands in the data (number of the column, where labels are lists of 0 and 1), to name
+            to show; their order is that of the logits. None takes the labels themselves.
         val_share: Part of train that becomes ``val`` if there is none, in [0, 1); 0 goes without.
         test_share: Part of train that becomes ``test`` if there is none, in [0, 1); 0 goes without.
         max_examples: At most so many examples of each split, drawn by ``seed`` with all classes, if there is room for
             one of each; None takes all.
+        quoting: Whether quotation marks in csv and tsv hold a field together; false for files where they are plain
+            characters, as in the GLUE benchmark.
+        spans: Column with the evidence as spans of characters, ``[[start, end], ...]``, of texts that are strings;
+            these are then split into words and punctuation. 1 on words that a span touches, 0 on the others. Empty,
+            null or ``[]`` where unknown. None if there is none.
         **kwargs: Those of `CorpusDataModule`, such as ``processor``, ``word_vectors``, ``batch_size``, ``seed``.
     """
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | Any,
         text: str = "text",
         label: str = "label",
         query: str | None = None,
@@ -55,6 +73,8 @@ class TextDataModule(CorpusDataModule):
         val_share: float = 0.1,
         test_share: float = 0.1,
         max_examples: int | None = None,
+        quoting: bool = True,
+        spans: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -68,6 +88,10 @@ class TextDataModule(CorpusDataModule):
         self.class_names = None if class_names is None else {str(key): name for key, name in class_names.items()}
         self.shares = {"val": val_share, "test": test_share}
         self.max_examples = max_examples
+        self.quoting = quoting
+        self.spans = spans
+        if evidence is not None and spans is not None:
+            raise InputError(f"Give evidence ({evidence!r}, a number per word) or spans ({spans!r}), not both.")
         if min(val_share, test_share) < 0 or val_share + test_share >= 1:
             raise InputError(
                 f"val_share {val_share} and test_share {test_share} must be 0 or more and add up to below 1."
@@ -82,30 +106,38 @@ class TextDataModule(CorpusDataModule):
     def settings(self) -> dict[str, Any]:
         """Columns, splits and the like; which file is which split; of a Hub data set its id, because it is no file."""
         local = self._local()
-        found = {} if local is None else find_tables(local)
+        tables = {} if local is None else find_tables(local)
+        in_memory = not isinstance(self.path, (str, Path))
         return {
-            "hub": None if local else str(self.path),
-            "tables": {split: [file.name for file in files] for split, files in found.items()},
-            "ignored": [] if local is None else [table.name for table in ignored_tables(local, found)],
-            "columns": [self.text, self.label, self.query, self.evidence, self.split],
+            "hub": None if local or in_memory else str(self.path),
+            "memory": content_digest(self._tables()) if in_memory else None,
+            "tables": {split: [file.name for file in files] for split, files in tables.items()},
+            "ignored": [] if local is None else [table.name for table in ignored_tables(local, tables)],
+            "columns": [self.text, self.label, self.query, self.evidence, self.spans, self.split],
             "subset": self.subset,
             "class_names": None if self.class_names is None else list(self.class_names.items()),
             "shares": self.shares,
             "max_examples": self.max_examples,
+            "quoting": self.quoting,
             "seed": self.seed,
         }
 
     def files(self) -> list[Path]:
-        """The tables of all splits; none for a Hub data set."""
+        """The tables of all splits; none for a Hub data set or data in memory."""
         local = self._local()
         return [] if local is None else [file for files in find_tables(local).values() for file in files]
 
     def read(self) -> tuple[dict[str, Examples], list[str]]:
         """The rows as they are, divided into splits."""
-        splits = {split: self._examples(table) for split, table in self._tables().items()}
-        notes = [f"Found {', '.join(splits)}."]  # not where: the notes are cached, and the data may be moved
+        tables = self._tables()
+        notes = [self._origin(tables)]  # no folder: the notes are cached, and the data may be moved
         if ignored := self.settings()["ignored"]:
             notes.append(f"Ignored {', '.join(ignored)}: not named after one split (train, val or test).")
+        for split, table in tables.items():
+            if table.long_rows:
+                notes.append(f"{split}: {table.long_rows:,} rows go over several lines, held together by quotes.")
+        labels = self._labels(tables, notes)
+        splits = {split: self._examples(table, labels.get(split)) for split, table in tables.items()}
         self._carve(splits, notes)
         if self.max_examples is not None:
             for split, examples in splits.items():
@@ -117,78 +149,121 @@ class TextDataModule(CorpusDataModule):
         return splits, notes
 
     def _local(self) -> Path | None:
+        if not isinstance(self.path, (str, Path)):
+            return None
         path = Path(self.path).expanduser()
         if path.exists():
             return path
         name = str(self.path)
-        if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith((*KINDS, *COMPRESSED)):
+        if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.lower().endswith((*KINDS, *COMPRESSED)):
             raise InputError(f"There is no file or folder {path}.")
         return None
 
-    def _tables(self) -> dict[str, Table]:
-        filled = [name for name in (self.text, self.label, self.query) if name is not None]
-        columns = filled + [name for name in (self.evidence, self.split) if name is not None]
+    def _origin(self, tables: dict[str, Table]) -> str:
+        """Which files became which split."""
         local = self._local()
         if local is None:
-            tables = read_hub(str(self.path), self.subset, columns)
+            return f"Found {', '.join(tables)}."
+        files = {split: " and ".join(file.name for file in files) for split, files in find_tables(local).items()}
+        if self.split is not None:
+            return f"Found {', '.join(tables)} by the column {self.split!r} of {', '.join(files.values())}."
+        return f"Found {', '.join(tables)}: {'; '.join(f'{split} is {names}' for split, names in files.items())}."
+
+    def _tables(self) -> dict[str, Table]:
+        filled = [name for name in (self.text, self.query) if name is not None]
+        optional = [name for name in (self.label, self.evidence, self.spans) if name is not None]
+        columns = [*filled, *optional, *([] if self.split is None else [self.split])]
+        local = self._local()
+        if not isinstance(self.path, (str, Path)):
+            tables = read_memory(self.path, columns, optional)
+        elif local is None:
+            tables = read_hub(str(self.path), self.subset, columns, optional)
         else:
-            found = find_tables(local).items()
-            with cache.scratch(cache.cache_root(self._cache_dir)) as scratch:
-                tables = {split: read_tables(files, columns, filled, scratch, [self.label]) for split, files in found}
-        if self.split is None:
-            return tables
+            tables = {
+                split: read_tables(files, columns, filled, [self.label], optional, self.quoting)
+                for split, files in find_tables(local).items()
+            }
+        name = self.evidence or self.spans
+        if name is not None and not any(cell is not None for table in tables.values() for cell in table.columns[name]):
+            next(iter(tables.values())).refuse_gap(name, 0)
+        return tables if self.split is None else self._divided(tables, self.split)
+
+    def _divided(self, tables: dict[str, Table], column: str) -> dict[str, Table]:
+        """The rows by what their column of splits says."""
         divided: dict[str, Table] = {}
         for table in tables.values():
-            for row, value in enumerate(table.columns[self.split]):
+            for row, value in enumerate(table.columns[column]):
                 split = split_of(str(value))
                 if split is None:
-                    place = f"{table.source}, {table.unit} {table.lines[row]}"
                     raise InputError(
-                        f"{place}: the column {self.split!r} holds {value!r}, which names no split; it should be "
-                        "train, val or test."
+                        f"{table.place(row)}: the column {column!r} holds {value!r}, which names no split; it should "
+                        "be train, val or test."
                     )
-                into = divided.setdefault(split, Table({name: [] for name in columns}, table.source, [], table.unit))
-                for name in columns:
-                    into.columns[name].append(table.columns[name][row])
-                into.lines.append(table.lines[row])
+                empty = Table({name: [] for name in table.columns}, table.source, unit=table.unit)
+                part = divided.setdefault(split, empty)
+                for name, values in part.columns.items():
+                    values.append(table.columns[name][row])
+                part.lines.append(table.lines[row])
         return {split: divided[split] for split in ("train", "val", "test") if split in divided}
 
-    def _examples(self, table: Table) -> Examples:
-        found = Examples(texts=[], labels=[], source=table.source, lines=table.lines, unit=table.unit)
-        for row in range(len(table.columns[self.text])):
-            found.texts.append(self._text(table, self.text, row, found))
-            found.labels.append(self._label(table.columns[self.label][row], found.place(row)))
-        if self.query is not None:
-            found.queries = [self._text(table, self.query, row, found) for row in range(len(found))]
-        if self.evidence is not None:
-            found.texts = [text.split() if isinstance(text, str) else text for text in found.texts]
-            found.evidence = [
-                _numbers(value, found.place(row)) for row, value in enumerate(table.columns[self.evidence])
-            ]
-        return found
+    def _labels(self, tables: dict[str, Table], notes: list[str]) -> dict[str, list[Label]]:
+        """Labels of each split that has some; a validation split without is taken out of the tables."""
+        classes = set(self.class_names or ())
+        if "train" in tables:
+            classes |= {str(label).strip() for label in tables["train"].columns[self.label]}
+        without = [
+            split
+            for split, table in tables.items()
+            if split != "train" and is_unlabelled(table.columns[self.label], classes)
+        ]
+        if "val" in without:
+            del tables["val"]
+            notes.append("The val split has no labels, so it is left out.")
+        labelled = {split: table for split, table in tables.items() if split not in without}
+        for table in labelled.values():
+            for row, label in enumerate(table.columns[self.label]):
+                if label is None:
+                    table.refuse_gap(self.label, row)
+        cells = {split: (table.columns[self.label], table.place) for split, table in labelled.items()}
+        labels, changes = read_labels(cells, self.label, self.class_names)
+        notes += changes
+        return labels
 
-    def _text(self, table: Table, column: str, row: int, examples: Examples) -> Text:
+    def _examples(self, table: Table, labels: list[Label] | None) -> Examples:
+        count = len(table.lines)
+        texts = [self._text(table, self.text, row) for row in range(count)]
+        queries = None if self.query is None else [self._text(table, self.query, row) for row in range(count)]
+        evidence: list[Sequence[float]] | None = None
+        if self.evidence is not None:
+            words = [text.split() if isinstance(text, str) else text for text in texts]
+            texts, evidence = list(words), []
+            for row, cell in enumerate(table.columns[self.evidence]):
+                evidence.append(read_evidence(cell, len(words[row]), table.place(row)))
+        elif self.spans is not None:
+            evidence = []
+            for row, cell in enumerate(table.columns[self.spans]):
+                text = texts[row]
+                if not isinstance(text, str):
+                    raise InputError(f"{table.place(row)}: {self.spans} counts characters, but the text is a list.")
+                places = word_spans(text)
+                texts[row] = [text[start:end] for start, end in places]
+                evidence.append(mark_words(places, read_spans(cell, len(text), table.place(row))))
+        return Examples(
+            texts,
+            labels=[""] * count if labels is None else labels,
+            source=table.source,
+            evidence=evidence,
+            queries=queries,
+            lines=table.lines,
+            unit=table.unit,
+            labelled=labels is not None,
+        )
+
+    def _text(self, table: Table, column: str, row: int) -> Text:
         value = table.columns[column][row]
         if isinstance(value, str) or (isinstance(value, list) and all(isinstance(word, str) for word in value)):
             return value
-        raise InputError(f"{examples.place(row)}: the {column} should be a text or a list of words, not {value!r}.")
-
-    def _label(self, value: Any, place: str) -> Label:
-        values = value if isinstance(value, list) else [value]
-        for position, single in enumerate(values):
-            if isinstance(single, float) and single.is_integer():  # a column of whole numbers with a gap becomes float
-                values = [*values[:position], int(single), *values[position + 1 :]]
-            elif not isinstance(single, (str, int)):
-                raise InputError(f"{place}: the {self.label} should be a class name or a whole number, not {single!r}.")
-        label: Label = list(values) if isinstance(value, list) else values[0]
-        if self.class_names is None:
-            return label
-        for name in names_of(label):
-            if name not in self.class_names:
-                known = ", ".join(repr(key) for key in self.class_names)
-                raise InputError(f"{place}: unknown label {name!r}; class_names has {known}.")
-        shown = [self.class_names[name] for name in names_of(label)]
-        return shown if isinstance(value, list) else shown[0]
+        raise InputError(f"{table.place(row)}: the {column} should be a text or a list of words, not {value!r}.")
 
     def _carve(self, splits: dict[str, Examples], notes: list[str]) -> None:
         """Make the missing splits from train; each share is of all that train had at first."""
@@ -210,11 +285,3 @@ class TextDataModule(CorpusDataModule):
             notes.append(
                 f"No {split} split was found: {len(leave):,} of {whole:,} training examples, by seed {self.seed}."
             )
-
-
-def _numbers(value: Any, place: str) -> Sequence[float]:
-    try:
-        pieces = value.split() if isinstance(value, str) else value
-        return [float("nan") if piece is None else float(piece) for piece in pieces]
-    except (TypeError, ValueError):
-        raise InputError(f"{place}: evidence should be one number a word, not {value!r}.") from None

@@ -85,7 +85,7 @@ def test_evidence_has_one_number_a_word(tmp_path: Path, ending: str) -> None:
     for wrong, problem in (
         ("0 1 1", "line 3: the text has 2 words, but its evidence has 3"),
         ("0 2", "line 3: evidence must lie between 0 and 1, but there is 2"),
-        ("0 x", "line 3: evidence should be one number a word, not '0 x'"),
+        ("0 x", "line 3: evidence should be one number per word, not '0 x'"),
     ):
         if ending == "csv":
             rows[1]["why"] = wrong

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from lightning_attn.data import cache
 from lightning_attn.data.bags.dataset import SPLITS
 from lightning_attn.data.bags.modalities.base import PooledModality, divide, positive
 from lightning_attn.data.encoded import Array
@@ -94,11 +93,10 @@ class Sentences(PooledModality):
             columns = [self.text, self.label]
             rows: dict[str, tuple[str, str]] = {}
             tables = find_tables(existing(self.path, "table of sentences"))
-            with cache.scratch(cache.cache_root(None)) as scratch:
-                for split, files in tables.items():
-                    table = read_tables(files, columns, columns, scratch)
-                    for text, label in zip(table.columns[self.text], table.columns[self.label], strict=True):
-                        rows.setdefault(str(text), (str(label), split if len(tables) > 1 else ""))
+            for split, files in tables.items():
+                table = read_tables(files, columns, columns)
+                for text, label in zip(table.columns[self.text], table.columns[self.label], strict=True):
+                    rows.setdefault(str(text), (str(label), split if len(tables) > 1 else ""))
             self._rows = [*rows], [label for label, _ in rows.values()], [split for _, split in rows.values()]
         return self._rows
 
