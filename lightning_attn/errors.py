@@ -15,6 +15,13 @@ class InputError(ValueError):
     """
 
 
+class DivergedError(RuntimeError):
+    """The weights of a network, or its loss, are not finite any more: nothing that it says means anything.
+
+    The command line prints the message without a traceback and exits with status 1.
+    """
+
+
 def shown(text: str) -> str:
     """The text in quotes, its end left out where it is long."""
     return repr(text if len(text) <= _MOST else text[: _MOST - 3] + "...")

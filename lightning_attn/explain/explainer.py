@@ -17,11 +17,12 @@ from lightning_attn.attribution import LAFA
 from lightning_attn.attribution.gradients import GradientAttribution
 from lightning_attn.attribution.lafa import NeighbourText, neighbour_texts, text_digests
 from lightning_attn.data.processor import TextProcessor
-from lightning_attn.errors import InputError, shown
+from lightning_attn.errors import DivergedError, InputError, shown
 from lightning_attn.explain.readers import AnswerReader, ClassReader, Reader
 from lightning_attn.hub.models import fits
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.trained import TrainedNetwork
+from lightning_attn.ops.evaluation import not_finite
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -124,6 +125,7 @@ class Explainer:
 
     Raises:
         InputError: The checkpoint cannot be used for this.
+        DivergedError: Its weights are not finite.
     """
 
     def __init__(self, path: str | Path, trust: str | Iterable[str] = ()) -> None:
@@ -162,6 +164,8 @@ class Explainer:
         return cls.from_network(network, processor)
 
     def _take(self, network: AttentionNetwork, processor: TextProcessor) -> None:
+        if reason := not_finite(network):
+            raise DivergedError(f"Nothing can be explained: {reason}. The training diverged; take another checkpoint.")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.processor = processor
         self.network: AttentionNetwork = network.to(self.device)

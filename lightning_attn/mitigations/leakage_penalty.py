@@ -156,7 +156,7 @@ class LeakagePenalty(Mitigation):
     def auxiliary_loss(self, output: AttentionOutput, batch: Batch, network: MitigatedNetwork) -> Tensor:
         """What the scorer pays, a scalar; the adversary has not seen this batch, and remembers it afterwards."""
         with torch.autocast(output.learned.device.type, enabled=False):
-            attention = output.learned.float()
+            attention = output.learned.to(torch.promote_types(self.moments.dtype, torch.float32))
             # Special tokens that are attended count too: weight on them is where a label can hide best.
             allowed = attendable(batch) | (attention > 0)
             length = length_description(allowed)
@@ -198,8 +198,9 @@ class LeakagePenalty(Mitigation):
             Coefficients, ``(size, outcomes)``, and the share of the variance of each outcome that they explain in what
             is remembered, ``(outcomes,)``.
         """
-        mass = self.mass.clamp(min=1)
-        covariance, shared = self.moments[:size, :size] / mass, self.products[:size] / mass
+        full = torch.promote_types(self.moments.dtype, torch.float32)  # linear algebra knows no half precision
+        mass = self.mass.to(full).clamp(min=1)
+        covariance, shared = self.moments[:size, :size].to(full) / mass, self.products[:size].to(full) / mass
         deviation = covariance.diagonal().sqrt()
         scale = torch.where(deviation > _LEAST_DEVIATION, 1 / deviation.clamp(min=_LEAST_DEVIATION), 0.0)
         correlation, shared = covariance * scale * scale[:, None], shared * scale[:, None]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import Callback, LightningModule
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_warn
@@ -26,6 +26,7 @@ from lightning_attn.networks.compatibility import check_same_data, is_plain
 from lightning_attn.optim import ParameterRule, StepSchedule, parameter_groups
 from lightning_attn.runs.checkpoint_file import read_checkpoint
 from lightning_attn.runs.class_paths import check_checkpoint, trusting
+from lightning_attn.tasks.divergence import DivergenceGuard
 from lightning_attn.types import DataSchema
 
 #: Arguments of modules that name files: a checkpoint does not decide them.
@@ -167,6 +168,10 @@ class AttentionModule(MitigationCarrier, LightningModule):
                 f"{type(self.mitigation).__name__} freezes parameters during training, which DDP does not expect; use "
                 "--trainer.strategy=ddp_find_unused_parameters_true, as configs/trainer/ddp.yaml does."
             )
+
+    def configure_callbacks(self) -> list[Callback]:
+        """A guard that ends a training which diverged, and measures no network that did."""
+        return [DivergenceGuard()]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser over all parameters, and the scheduler if there is one; a plateau is one of ``val/loss``."""

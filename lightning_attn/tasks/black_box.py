@@ -12,6 +12,7 @@ from lightning_attn.mitigations.base import Mitigation
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.compatibility import check_black_box
 from lightning_attn.networks.trained import TrainedNetwork
+from lightning_attn.ops.evaluation import unmixed
 from lightning_attn.optim import ParameterRule
 from lightning_attn.tasks.classification import AttentionClassifier
 from lightning_attn.types import Batch, DataSchema
@@ -91,9 +92,8 @@ class BlackBoxExplainer(AttentionClassifier):
     def soft_target(self, batch: Batch) -> Tensor:
         """Class probabilities of the black box, shape ``(B, C)``."""
         network = self.explained.to(batch.device)
-        with torch.no_grad():
+        with torch.no_grad(), unmixed(batch.device):  # half precision would be too coarse for a target
             logits = network(batch).logits
-        # Under mixed precision they may be of half precision: too coarse for a target.
         return network.schema.probabilities(logits.to(torch.promote_types(logits.dtype, torch.float32)))
 
     def make_metrics(self, schema: DataSchema) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torchmetrics import MeanMetric, MetricCollection
 
 from lightning_attn.errors import InputError, adopt_renamed
 from lightning_attn.metrics.classification import classification_metrics
+from lightning_attn.ops.evaluation import unmixed
 from lightning_attn.ops.losses import classification_loss
 from lightning_attn.tasks.base import AttentionModule
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
@@ -49,7 +51,8 @@ class AttentionClassifier(AttentionModule):
 
     def forward(self, batch: Batch) -> AttentionOutput:
         """The network's output for a batch."""
-        output: AttentionOutput = self.network(batch)
+        with nullcontext() if self.training else unmixed(self.device):
+            output: AttentionOutput = self.network(batch)
         return output
 
     def soft_target(self, batch: Batch) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MeanMetric
@@ -13,6 +15,7 @@ from lightning_attn.metrics.answers import BestAnswers
 from lightning_attn.metrics.base import ExampleMean
 from lightning_attn.mitigations import Compose, Mitigation
 from lightning_attn.networks.transformer.qa import TransformerQANetwork
+from lightning_attn.ops.evaluation import unmixed
 from lightning_attn.tasks.base import AttentionModule
 from lightning_attn.types import Batch, DataSchema
 
@@ -64,7 +67,8 @@ class QuestionAnswerer(AttentionModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Start and end logits, shape ``(B, 2, L)``."""
-        return self.network.ends(batch)
+        with nullcontext() if self.training else unmixed(self.device):
+            return self.network.ends(batch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of a batch."""

@@ -66,8 +66,9 @@ class Evaluator(nn.Module):
             batch: Padded, ``inner`` where the mask may be above 0.
             mask: Weights that sum to 1 over ``inner``, shape ``(B, L)``.
         """
+        mask = mask.to(next(self.parameters()).dtype)  # not every network that is judged has weights of this precision
         features = mask_features(mask, batch.inner | (mask > 0))
-        words = self.read(batch.inputs if self.is_text else batch.inputs.flatten(2))
+        words = self.read(batch.inputs if self.is_text else batch.inputs.flatten(2).to(mask))
         if self.place is not None:
             words = words + self.place(self.schema.cell(batch.inputs))
         content = self.content(torch.cat([words, features[..., 2:]], dim=-1))
