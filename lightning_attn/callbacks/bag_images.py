@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 
 import torch
@@ -13,6 +12,7 @@ from lightning_attn.callbacks.sampled import SampledCallback, Split, gathered, m
 from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.ops.evaluation import evaluating
+from lightning_attn.ops.text import to_json
 from lightning_attn.runs.folder import folder_of
 from lightning_attn.types import Batch
 from lightning_attn.visualization.bag_figure import BagRow, bag_figure, is_image
@@ -96,7 +96,7 @@ class BagImagesCallback(SampledCallback):
         if not trainer.is_global_zero or not distinct:
             return
         views, rows = zip(*(distinct[bag] for bag in sorted(distinct)), strict=True)
-        document = json.dumps({"moment": moment_of(trainer), "bags": [asdict(view) for view in views]}, indent=1)
+        document = to_json({"moment": moment_of(trainer), "bags": [asdict(view) for view in views]}, indent=1)
         table = [
             {
                 "moment": moment_of(trainer),

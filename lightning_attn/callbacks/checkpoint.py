@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.cli import ReduceLROnPlateau
 from pytorch_lightning.trainer.states import TrainerFn
 
+from lightning_attn.ops.files import replacing
 from lightning_attn.runs.folder import CHECKPOINTS, folder_of
 
 
@@ -120,12 +121,14 @@ class BestAndLastCheckpoint(Checkpoint):
 
     def _save(self, trainer: Trainer, path: str) -> None:
         self._plateau = _due_plateau_steps(trainer)
-        # Lightning writes into the temporary folder and moves the file here: a copy, if that is another file system.
-        unfinished = f"{path}.part"
-        trainer.save_checkpoint(unfinished, weights_only=False)
+        if trainer.is_global_zero:
+            # Lightning writes into the temporary folder and moves the file here: a copy, from another file system.
+            with replacing(path) as unfinished:
+                trainer.save_checkpoint(unfinished, weights_only=False)
+        else:
+            trainer.save_checkpoint(f"{path}.part", weights_only=False)
         self._plateau = []
         if trainer.is_global_zero:
-            Path(unfinished).replace(path)
             for logger in trainer.loggers:
                 logger.after_save_checkpoint(self)  # type: ignore[arg-type]  # made for ModelCheckpoint alone
 
@@ -140,9 +143,8 @@ class BestAndLastCheckpoint(Checkpoint):
             target = self._folder / source.name
             if trainer.is_global_zero and source.resolve() != target.resolve():
                 target.parent.mkdir(parents=True, exist_ok=True)
-                unfinished = target.with_suffix(".part")
-                shutil.copyfile(source, unfinished)
-                unfinished.replace(target)
+                with replacing(target) as unfinished:
+                    shutil.copyfile(source, unfinished)
             self.best_model_path = str(target)
         self._inherited = False
 

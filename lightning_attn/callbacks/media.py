@@ -12,6 +12,8 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
+from lightning_attn.ops.files import save_figure, write_text
+
 if TYPE_CHECKING:  # imported by whoever draws
     from matplotlib.figure import Figure
 
@@ -51,8 +53,8 @@ def show(trainer: Trainer, folder: Path, stage: str, name: str, media: Media) ->
     what = "the highlighted texts of this epoch"
     with _forgiving("The run folder", what, OSError):
         (folder / name).mkdir(parents=True, exist_ok=True)
-        (folder / name / f"{stage}.html").write_text(media.page, encoding="utf-8")
-        media.figure.savefig(folder / name / f"{stage}.png")
+        write_text(folder / name / f"{stage}.html", media.page)
+        save_figure(media.figure, folder / name / f"{stage}.png")
     for logger in trainer.loggers:
         with _forgiving(type(logger).__name__, what, Exception):
             if isinstance(logger, WandbLogger):
@@ -87,12 +89,10 @@ def publish(
     what = f"the result {key}"
     with _forgiving("The run folder", what, OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = place.with_suffix(".part")
-        unfinished.write_text(document, encoding="utf-8")
-        unfinished.replace(place.with_suffix(".json"))
+        write_text(place.with_suffix(".json"), document)
         for name, figure in figures.items():
             for ending in ("png", "svg"):
-                figure.savefig(place.parent / f"{name}.{ending}")
+                save_figure(figure, place.parent / f"{name}.{ending}")
     images = {f"{key.rsplit('/', 1)[0]}/{name}_figure": figure for name, figure in figures.items()}
     for logger in trainer.loggers:
         with _forgiving(type(logger).__name__, what, Exception):

@@ -14,6 +14,8 @@ from lightning_attn.callbacks.sampled import network_of
 from lightning_attn.data.processor import TextProcessor
 from lightning_attn.data.squad import SQuADDataModule
 from lightning_attn.errors import InputError
+from lightning_attn.ops.files import replacing, write_text
+from lightning_attn.ops.text import to_json
 from lightning_attn.runs.folder import PREDICTIONS, folder_of
 from lightning_attn.tasks.question_answering import QuestionAnswerer
 
@@ -71,7 +73,7 @@ class PredictionsFile(Callback):
             }
             if self._processor is not None:
                 record["tokens"] = self._processor.tokens(columns["inputs"][row][:length])
-            self._file.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
+            self._file.write(f"{to_json(record)}\n".encode())
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the parts of all processes together."""
@@ -96,7 +98,7 @@ def _merge(parts: list[Path], target: Path) -> None:
                 places.setdefault(int(json.loads(line)["index"]), (part, offset))
                 offset += len(line)
     files = {part: part.open("rb") for part in parts}
-    with target.open("wb") as output:
+    with replacing(target) as unfinished, unfinished.open("wb") as output:
         for _, (part, offset) in sorted(places.items()):
             files[part].seek(offset)
             output.write(files[part].readline())
@@ -137,5 +139,4 @@ class AnswersFile(Callback):
         ]
         folder = folder_of(trainer)
         folder.mkdir(parents=True, exist_ok=True)
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        (folder / PREDICTIONS).write_text(text, encoding="utf-8")
+        write_text(folder / PREDICTIONS, "".join(f"{to_json(line)}\n" for line in lines))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -11,6 +13,8 @@ from pathlib import Path
 
 DISTRIBUTION = "lightning-attn-faithful"
 _USER_FILE_ERRORS = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+#: What a place says that takes nothing more: full, over the quota, read-only, a file that is too large.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _PATIENCE = 8.0  # seconds in which Lightning or torchrun ends the other processes after one has failed
 # Nothing else is imported before a command is known: PyTorch and Lightning take seconds, and help should not.
 
@@ -89,8 +93,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: Command and options; None means those of the process.
 
     Returns:
-        Exit status: 0 if all went well, 2 if the user's input was wrong (one sentence on the standard error stream
-        says how), 130 or 143 after an interruption.
+        Exit status: 0 if all went well, 2 if the user's input was wrong or nothing more can be written (one sentence
+        on the standard error stream says how), 1 if the training diverged, 130 or 143 after an interruption.
     """
     arguments = list(sys.argv[1:] if args is None else args)
     command, options = (arguments[0], arguments[1:]) if arguments else ("--help", [])
@@ -125,19 +129,31 @@ def entry() -> None:
 def _run(command: str, options: list[str]) -> int:
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-    from lightning_attn.errors import InputError
+    from lightning_attn.errors import DivergedError, InputError
 
     try:
         if command in _OTHERS:
             module, _, function = _OTHERS[command].rpartition(".")
             status: int = getattr(importlib.import_module(module), function)(options)
-            return status
-        from lightning_attn.cli.training import run
+        else:
+            from lightning_attn.cli.training import run
 
-        return run([command, *["--help" if option == "--help-all" else option for option in options]])
+            status = run([command, *["--help" if option == "--help-all" else option for option in options]])
+        sys.stdout.flush()  # here, where a reader that has gone away can still be answered for
+        return status
     except (InputError, MisconfigurationException) as error:
-        return _refuse(" ".join(str(error).split()))
+        return _refuse(str(error))
+    except DivergedError as error:
+        return _refuse(str(error), status=1)
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):  # as rich passes it on
+            raise
+        # What is left in the buffer goes nowhere, or Python would complain of it when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _refuse("Who read the output has closed it, so the rest of it was not written.")
     except OSError as error:
+        if error.errno in _FULL:
+            return _refuse(f"{error.filename or 'A file'} could not be written: {error.strerror}.")
         if error.filename is None or not isinstance(error, _USER_FILE_ERRORS):
             raise
         return _refuse(f"{error.filename}: {error.strerror}.")
@@ -145,15 +161,16 @@ def _run(command: str, options: list[str]) -> int:
         return 130
 
 
-def _refuse(sentence: str) -> int:
+def _refuse(sentence: str, status: int = 2) -> int:
+    from lightning_attn.ops.text import visible
     from lightning_attn.runs.folder import is_first_process
 
     if not is_first_process():
         # The first process has most likely said the same by now, and will end this one. If it has not, somebody must.
         sys.stdout.flush()
         time.sleep(_PATIENCE)
-    print(f"error: {sentence}", file=sys.stderr, flush=True)
-    return 2
+    print(f"error: {visible(' '.join(sentence.split()))}", file=sys.stderr, flush=True)
+    return status
 
 
 def _version() -> str:

@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lightning_attn.ops.text import visible
+
 #: Messages of Lightning that are of no use here, by how they begin or what they contain.
 _LOGGED = (
     "Tip: ",  # advertises another product
@@ -37,6 +39,7 @@ _WARNED = (
 class _Filter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
+        record.msg, record.args = visible(message), ()
         return not any(part in message for part in _LOGGED)
 
 
@@ -67,4 +70,4 @@ def quiet() -> Iterator[None]:
 
 
 def _show(message: Warning | str, *_: object) -> None:
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+    print(f"warning: {visible(' '.join(str(message).split()))}", file=sys.stderr, flush=True)

@@ -16,6 +16,8 @@ from lightning_attn.cli.members import Member
 from lightning_attn.errors import InputError
 from lightning_attn.networks import AttentionEnsemble, Combination
 from lightning_attn.networks.trained import TrainedNetwork
+from lightning_attn.ops.files import replacing, write_text
+from lightning_attn.ops.text import to_json
 from lightning_attn.runs.class_paths import trusting
 from lightning_attn.runs.folder import CONFIG
 from lightning_attn.visualization.curves import read_run
@@ -46,7 +48,7 @@ class EnsembleFolder:
             raise InputError(f"--output {path} holds something else than an ensemble; give a new folder.")
         path.mkdir(parents=True, exist_ok=True)
         if not known.is_file():
-            _write(known, yaml.safe_dump(config, sort_keys=False))
+            write_text(known, yaml.safe_dump(config, sort_keys=False))
         elif yaml.safe_load(known.read_text()) != config:
             raise InputError(
                 f"{path} holds members of another configuration, see {FIT} there; give another --output, or the "
@@ -67,7 +69,7 @@ class EnsembleFolder:
         seeds = {"seed": seed, "vary_data_seed": vary_data_seed}
         begun = self.path / RECORD
         if not begun.is_file():
-            _write(begun, json.dumps(seeds, indent=1) + "\n")
+            write_text(begun, json.dumps(seeds, indent=1) + "\n")
         elif any((earlier := json.loads(begun.read_text()))[name] != value for name, value in seeds.items()):
             was = " and ".join(f"{name} {earlier[name]}" for name in seeds)
             raise InputError(f"The ensemble in {self.path} was begun with {was}; give the same, or another --output.")
@@ -110,7 +112,7 @@ class EnsembleFolder:
         }
         network = AttentionEnsemble([one.network for one in trained], combination)
         self._write_checkpoint(network, specification, trained[0].data)
-        _write(
+        write_text(
             self.path / CONFIG, yaml.safe_dump({**self.config, "model": self._model(specification)}, sort_keys=False)
         )
         self._write_record(members, name)
@@ -139,9 +141,8 @@ class EnsembleFolder:
             "schema": network.schema.as_dict(),
             "data": data,
         }
-        unfinished = self.path / f"{CHECKPOINT}.part"
-        torch.save(checkpoint, unfinished)
-        unfinished.replace(self.path / CHECKPOINT)
+        with replacing(self.path / CHECKPOINT) as unfinished:
+            torch.save(checkpoint, unfinished)
 
     def _write_record(self, members: Sequence[Member], combination: str) -> None:
         begun = json.loads((self.path / RECORD).read_text())
@@ -155,7 +156,7 @@ class EnsembleFolder:
             for member in members
         ]
         record = {**begun, "combination": combination, "members": described}
-        _write(self.path / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
+        write_text(self.path / RECORD, to_json(record, indent=1) + "\n")
 
 
 def metrics_of(member: Member) -> dict[str, float | None]:
@@ -164,9 +165,3 @@ def metrics_of(member: Member) -> dict[str, float | None]:
     curves = read_run(member.run).curves
     figures = {name: points[epoch] for name, points in curves.items() if epoch in points}
     return {name: value if math.isfinite(value) else None for name, value in sorted(figures.items())}
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)

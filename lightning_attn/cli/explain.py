@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Sequence
@@ -19,6 +18,8 @@ from lightning_attn.explain import Explainer, default_methods
 from lightning_attn.explain.explainer import DEFAULT_METHODS, DEFAULT_METHODS_OF_ANSWERS
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.transformer.model import TransformerModel
+from lightning_attn.ops.files import write_text
+from lightning_attn.ops.text import to_json
 
 
 def explain_command(options: Sequence[str]) -> int:
@@ -118,17 +119,17 @@ def explain_command(options: Sequence[str]) -> int:
                 f"{alone:,} of {len(texts):,} texts have no neighbour within the cut-off; lafa shows base scores.",
                 stacklevel=2,
             )
-    lines = "".join(json.dumps(item.as_dict(), ensure_ascii=False) + "\n" for item in explanations).encode()
+    lines = "".join(f"{to_json(item.as_dict())}\n" for item in explanations)
     if lines_to is None:
-        sys.stdout.buffer.write(lines)  # UTF-8, as in a file, whatever the locale
+        sys.stdout.buffer.write(lines.encode())  # UTF-8, as in a file, whatever the locale
         sys.stdout.buffer.flush()
     else:
-        lines_to.write_bytes(lines)
+        write_text(lines_to, lines)
     if page_to is not None:
         from lightning_attn.visualization.explain_page import explain_page
 
         heads = _head_map(arguments.heads, explainer.network) if arguments.heads else ""
-        page_to.write_text(explain_page(explanations, source, heads), encoding="utf-8")
+        write_text(page_to, explain_page(explanations, source, heads))
         print(f"Wrote {page_to}", file=sys.stderr)
     return 0
 

@@ -30,7 +30,9 @@ from lightning_attn.cli.console import quiet
 from lightning_attn.cli.hub_models import explained_by, read_transformer
 from lightning_attn.data.conllu import read_conllu
 from lightning_attn.errors import InputError
+from lightning_attn.ops.files import save_figure
 from lightning_attn.ops.registry import Registry
+from lightning_attn.ops.text import visible
 from lightning_attn.runs.class_paths import trusting
 from lightning_attn.visualization.heads_figure import heads_figure
 
@@ -86,7 +88,7 @@ def heads_command(options: Sequence[str]) -> int:
         count = sum(map(len, heads))
         total = network.depth * network.heads_per_layer
         title = f"{count} of {total} attention heads are important"
-        heads_figure(statistics, criteria, title).savefig(picture)
+        save_figure(heads_figure(statistics, criteria, title), picture)
         written = [output, picture]
         for number in range(arguments.controls):
             seed = arguments.seed + number
@@ -205,7 +207,7 @@ def _print(statistics: HeadStatistics, criteria: Sequence[Criterion]) -> None:
         table.add_column("important", justify="right")
         for mark, mask in criterion.marks(statistics).items():
             cells = _relation(statistics, mark) if syntactic else (_looks(int(mark)),)
-            table.add_row(mark, *cells, str(int(mask.sum())))
+            table.add_row(visible(mark), *cells, str(int(mask.sum())))
         if not syntactic:
             table.add_row("best", _best(criterion.strength(statistics)), "")
         console.print(table)

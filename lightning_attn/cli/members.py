@@ -18,6 +18,7 @@ import torch
 from joblib import Parallel, delayed  # type: ignore[import-untyped]  # it has no types
 
 from lightning_attn.errors import InputError
+from lightning_attn.ops.files import write_text
 from lightning_attn.runs.folder import CHECKPOINTS, CONFIG
 
 FINISHED = "finished.json"
@@ -185,9 +186,7 @@ def _record(member: Member, command: Sequence[str]) -> None:
     """Say that the member has finished, in which of its run folders."""
     runs = sorted(member.folder.glob(f"*/{CONFIG}"), key=lambda path: path.stat().st_mtime)
     content = {"run": runs[-1].parent.name, "command": shlex.join(command)}
-    unfinished = (member.folder / FINISHED).with_suffix(".part")
-    unfinished.write_text(json.dumps(content, indent=1) + "\n")
-    unfinished.replace(member.folder / FINISHED)
+    write_text(member.folder / FINISHED, json.dumps(content, indent=1) + "\n")
 
 
 def _last_sentence(path: Path, status: int) -> str:

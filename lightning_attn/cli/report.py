@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lightning_attn.cli.arguments import Arguments, output_path
 from lightning_attn.errors import InputError
+from lightning_attn.ops.files import save_figure, write_text
 from lightning_attn.visualization.curves import draw_curves, read_run, shared_curves
 from lightning_attn.visualization.report_page import report_page
 
@@ -50,8 +51,8 @@ def report_command(options: Sequence[str]) -> int:
     runs = [read_run(folder, name) for folder, name in zip(arguments.runs, names, strict=True)]
     metrics = shared_curves(runs, arguments.metrics)
     if output.suffix == ".html":
-        output.write_text(report_page(runs, metrics), encoding="utf-8")
+        write_text(output, report_page(runs, metrics))
     else:
-        draw_curves(runs, metrics).savefig(output, dpi=160)
+        save_figure(draw_curves(runs, metrics), output, dpi=160)
     print(f"Wrote {output}")
     return 0

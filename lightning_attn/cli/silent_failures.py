@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from lightning_attn.cli.arguments import Arguments, output_path
 from lightning_attn.errors import InputError
+from lightning_attn.ops.files import write_text
+from lightning_attn.ops.text import visible
 from lightning_attn.visualization.silent_failures import Thresholds, read_trainings
 from lightning_attn.visualization.silent_failures_page import HEADER, page, rows
 
@@ -53,7 +55,7 @@ def silent_failures_command(options: Sequence[str]) -> int:
     ]
     _print(rows(trainings, limits))
     if output is not None:
-        output.write_text(page(trainings, limits), encoding="utf-8")
+        write_text(output, page(trainings, limits))
         print(f"Wrote {output}")
     return 0
 
@@ -63,7 +65,7 @@ def _print(table: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
 
     names, *figures = zip(*table, strict=True)
-    turned = Table("", *names)  # a terminal is rather long than wide
+    turned = Table("", *map(visible, names))  # a terminal is rather long than wide
     for title, values in zip(HEADER[1:], figures, strict=True):
         turned.add_row(title, *values)
     Console(markup=False).print(turned)

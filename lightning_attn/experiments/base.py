@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning import LightningModule, Trainer
@@ -36,6 +36,7 @@ from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.compatibility import is_plain
 from lightning_attn.ops import parts
 from lightning_attn.ops.evaluation import evaluating
+from lightning_attn.ops.text import to_json, visible
 from lightning_attn.runs.folder import folder_of
 from lightning_attn.types import AttentionOutput, Batch
 
@@ -150,7 +151,7 @@ class ExperimentCallback(SampledCallback, Generic[Result]):
         self._log(pl_module, record)
         if trainer.is_global_zero:
             place = folder / "explanation" / split / record.name
-            document = json.dumps(record.as_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+            document = to_json(record.as_dict(), indent=1)
             publish(trainer, place, f"{split}/explanation/{record.name}", document, record.figures(), record.rows())
             if trainer.state.fn not in (None, TrainerFn.FITTING):
                 print_summary(trainer, record, place.with_suffix(".json"))
@@ -177,7 +178,7 @@ class ExperimentCallback(SampledCallback, Generic[Result]):
                     "largest_weight": output.attention.masked_fill(~inner, 0.0).amax(dim=-1),
                     **self.measured(network, batch),
                 }
-            measured.append({name: column.cpu().numpy() for name, column in columns.items()})
+            measured.append({name: _array(column) for name, column in columns.items()})
         return measured
 
     def _record(self, network: AttentionNetwork, columns: Columns, split: Split, moment: str) -> Result:
@@ -201,7 +202,7 @@ class ExperimentCallback(SampledCallback, Generic[Result]):
         if len(record.classes) <= MOST_CLASSES:
             for name, part in record.by_class().items():
                 summary = part.summary()
-                figures |= {f"{headline}/{name}": summary[headline] for headline in record.headlines}
+                figures |= {f"{headline}/{visible(name)}": summary[headline] for headline in record.headlines}
         for name, value in figures.items():
             if value is not None:
                 key = f"{record.split}/explanation/{record.name}/{name}"
@@ -220,7 +221,7 @@ def print_summary(trainer: Trainer, record: ExperimentRecord, path: Path) -> Non
     table = Table(title=f"{record.title} ({record.split})", title_justify="left", title_style="bold")
     table.add_column("")
     for name in columns:
-        table.add_column(name, justify="right")
+        table.add_column(visible(name), justify="right")
     table.add_row("examples", *(f"{len(part):,}" for part in columns.values()))
     summaries = [part.summary() for part in columns.values()]
     for name in summaries[0]:
@@ -231,7 +232,7 @@ def print_summary(trainer: Trainer, record: ExperimentRecord, path: Path) -> Non
     text = io.StringIO()
     console = Console(file=text, width=Console().width, force_terminal=sys.stdout.isatty(), markup=False)
     console.print(table)
-    text.write(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+    text.write(visible(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)))
     bar = trainer.progress_bar_callback
     if bar is not None:
         bar.print(text.getvalue())  # above the bar, which a plain print would tear apart
@@ -243,6 +244,11 @@ def _formatted(value: float | int | None) -> str:
     if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+
+
+def _array(column: Tensor) -> npt.NDArray[Any]:
+    """On the CPU; numpy knows no bfloat16."""
+    return (column.float() if column.dtype == torch.bfloat16 else column).cpu().numpy()
 
 
 def describe(thing: object) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from lightning_attn.experiments.record import ExperimentRecord, Floats
+from lightning_attn.ops.text import inert, visible
 from lightning_attn.visualization.curves import COLOURS
 
 if TYPE_CHECKING:  # it takes a second to import, and not every run draws
@@ -36,7 +37,6 @@ _STYLE = {
     "grid.alpha": 0.25,
     "legend.frameon": False,
     "figure.dpi": 130,
-    "text.parse_math": False,  # names of classes may hold dollars
 }
 
 
@@ -63,7 +63,7 @@ def groups(record: ExperimentRecord) -> list[Group]:
         # One colour less, so that the legend stays within the limit; ties go to the class that comes first.
         coloured = sorted(classes[np.argsort(-counts, kind="stable")[: MOST_CLASSES - 1]])
     result = [
-        Group(_cut(record.classes[number]), colour, record.prediction == number)
+        Group(_cut(visible(record.classes[number])), colour, record.prediction == number)
         for number, colour in zip(coloured, _COLOURS, strict=False)
     ]
     if rest := len(classes) - len(coloured):
@@ -90,6 +90,7 @@ def canvas(record: ExperimentRecord, columns: int, width: float = 4.6) -> Iterat
         noun = "example" if len(record) == 1 else "examples"
         figure.suptitle(f"{record.title}   ({record.split}, {len(record):,} {noun})", fontsize=12, fontweight="bold")
         yield figure, axes
+        inert(figure)
 
 
 def legend(figure: Figure, record: ExperimentRecord, *marks: Literal["mean", "median"]) -> None:
@@ -193,7 +194,7 @@ def bars(axes: Axes, heights: Mapping[str, float | None], label: str, reference:
         axes.bar_label(drawn, ["-" if height is None else f"{height:.3f}"], label_type="center", color=ink)
     if (height := heights[reference]) is not None:
         axes.axhline(height, color="#555555", linestyle="--", linewidth=1)
-    axes.set_xticks(range(len(heights)), [name.replace(" ", "\n") for name in heights])
+    axes.set_xticks(range(len(heights)), [visible(name).replace(" ", "\n") for name in heights])
     axes.set(ylim=(0, 1), ylabel=label)
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.grid(visible=False, axis="x")
@@ -214,7 +215,7 @@ def by_source(axes: Axes, record: ExperimentRecord, names: Mapping[str, str], la
         for order, group in enumerate(classes):
             centre = number + (order - (len(classes) - 1) / 2) * 0.86 / len(classes)
             _distribution(axes, _defined(record.values[name][group.rows]), centre, 0.8 / len(classes), group.colour)
-    axes.set_xticks(range(len(names)), [written.replace(" ", "\n") for written in names])
+    axes.set_xticks(range(len(names)), [visible(name).replace(" ", "\n") for name in names])
     axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(-0.02 * top, 1.02 * top), ylabel=label)
     axes.grid(visible=False, axis="x")
 

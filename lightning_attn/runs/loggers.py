@@ -17,6 +17,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from lightning_attn.errors import InputError
+from lightning_attn.ops.files import replacing
 from lightning_attn.runs.folder import METRICS
 
 _Result = TypeVar("_Result")
@@ -97,9 +98,8 @@ class MetricsFile(Logger):
             written = b"" if self._offset is None else _read(path, self._offset)
             earlier = list(csv.DictReader(io.StringIO(written.decode())))
             start = _lines([dict(zip(columns, columns, strict=True)), *earlier], columns)
-            unfinished = path.with_suffix(".part")
-            unfinished.write_bytes(start + _lines(self._rows, columns))
-            unfinished.replace(path)
+            with replacing(path) as unfinished:
+                unfinished.write_bytes(start + _lines(self._rows, columns))
             self._columns, self._offset = columns, len(start)
         else:
             with path.open("r+b") as file:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from lightning_attn.ops.text import inert
+
 if TYPE_CHECKING:  # it takes a second to import, and not every run draws
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -62,7 +64,7 @@ def bag_figure(rows: Sequence[BagRow], most: int = 20) -> Figure:
     axes.set_axis_off()
     for number, row in enumerate(rows):
         _draw(axes, row, number * (_IMAGE + _BAR), columns)
-    return figure
+    return inert(figure)
 
 
 def _draw(axes: Axes, row: BagRow, top: float, columns: int) -> None:
@@ -71,8 +73,7 @@ def _draw(axes: Axes, row: BagRow, top: float, columns: int) -> None:
     count = len(row.weights)
     caption = row.caption if count <= columns else f"{row.caption}\n{count - columns} more images"
     middle = top + _BAR + _IMAGE / 2
-    style = {"fontsize": 8, "va": "center", "color": "0.3", "parse_math": False}
-    axes.text(-_CAPTION + 0.1, middle, caption, **style)  # type: ignore[arg-type]  # the stubs know no parse_math
+    axes.text(-_CAPTION + 0.1, middle, caption, fontsize=8, va="center", color="0.3")
     largest = float(row.weights.max()) or 1.0
     lowest, highest = float(row.images.min()), float(row.images.max())
     for place, instance in enumerate(row.weights.argsort(descending=True, stable=True)[:columns].tolist()):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_attn.errors import InputError
+from lightning_attn.ops.text import inert
 from lightning_attn.runs.folder import METRICS
 
 if TYPE_CHECKING:  # drawing is the only part that needs matplotlib, and it takes a second to import
@@ -116,4 +117,4 @@ def draw_curves(runs: Sequence[Run], metrics: Sequence[str], columns: int = 4) -
         axis.set_axis_off()
     lines = figure.axes[0].lines[::2] if metrics else []
     figure.legend(lines, [run.name for run in runs], loc="outside lower center", ncols=len(runs), frameon=False)
-    return figure
+    return inert(figure)

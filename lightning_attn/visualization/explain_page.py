@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from lightning_attn.ops.text import in_page
 from lightning_attn.visualization.highlight import NEGATIVE, POSITIVE, highlight_html
 
 if TYPE_CHECKING:  # what is drawn here
@@ -123,7 +123,7 @@ def explain_page(explanations: Sequence[Explanation], source: str, heads: str = 
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>
 <body><main>
 <h1>What the classifier looked at</h1>
-<div class="faint">{count}, explained by {html.escape(source)}. The deeper the colour, the more the token counts; every
+<div class="faint">{count}, explained by {in_page(source)}. The deeper the colour, the more the token counts; every
 method is coloured relative to its own largest value in the text. Point at a token for its value.</div>
 {heads}
 <div class="controls">{switches}<span class="faint">{legend}</span></div>
@@ -152,7 +152,7 @@ def head_map(layers: Sequence[Sequence[int]], heads_per_layer: int, reasons: Map
             name = f"{layer}.{number}"
             if number in layers[layer]:
                 why = ", ".join(reasons.get(name, [])) or "important"
-                title = html.escape(f"{name}: {why}", quote=True)
+                title = in_page(f"{name}: {why}")
                 cells.append(f'<td class="important" title="{title}">{number}</td>')
             else:
                 cells.append(f'<td title="{name}"></td>')
@@ -169,9 +169,9 @@ def _card(item: Explanation) -> str:
     ranked = sorted(item.probabilities.items(), key=lambda pair: -pair[1])
     classes = "\n".join(_bar(name, probability, name == item.prediction) for name, probability in ranked)
     methods = "\n".join(_method(method, item, values) for method, values in item.attributions.items())
-    query = "" if item.query is None else f'<div class="faint">Query: {html.escape(item.query)}</div>\n'
+    query = "" if item.query is None else f'<div class="faint">Query: {in_page(item.query)}</div>\n'
     return (
-        f'<article><div class="verdict"><h2>{html.escape(item.prediction)}</h2>\n'
+        f'<article><div class="verdict"><h2>{in_page(item.prediction)}</h2>\n'
         f'<div class="classes">{classes}</div></div>\n{query}<div class="methods">{methods}</div>'
         f"{_neighbours(item.neighbours)}</article>"
     )
@@ -184,8 +184,8 @@ def _neighbours(neighbours: Sequence[NeighbourText] | None) -> str:
     if not neighbours:
         return '<div class="faint">LAFA: no training text is near enough, so these are the text\'s own scores.</div>'
     rows = "\n".join(
-        f'<tr><td class="number">{item.distance:.3g}</td><td>{html.escape(item.prediction)}</td>'
-        f"<td>{html.escape(item.text)}</td></tr>"
+        f'<tr><td class="number">{item.distance:.3g}</td><td>{in_page(item.prediction)}</td>'
+        f"<td>{in_page(item.text)}</td></tr>"
         for item in neighbours
     )
     count = "1 training text" if len(neighbours) == 1 else f"{len(neighbours)} training texts"
@@ -198,7 +198,7 @@ def _neighbours(neighbours: Sequence[NeighbourText] | None) -> str:
 def _bar(name: str, probability: float, winner: bool) -> str:
     share = f"{100 * probability:.1f}"
     return (
-        f'<span>{html.escape(name)}</span><div class="track"><div class="fill{" win" if winner else ""}" '
+        f'<span>{in_page(name)}</span><div class="track"><div class="fill{" win" if winner else ""}" '
         f'style="width:{share}%"></div></div><span class="number">{share} %</span>'
     )
 
@@ -208,7 +208,7 @@ def _method(method: str, item: Explanation, attributions: Sequence[float]) -> st
     sides = item.sides or []
     breaks = {place for place in range(1, len(sides)) if sides[place] != sides[place - 1]}  # each text a line
     return (
-        f'<section data-method="{html.escape(method)}"><h3 title="{html.escape(meaning)}">{html.escape(title)}</h3>'
+        f'<section data-method="{in_page(method)}"><h3 title="{in_page(meaning)}">{in_page(title)}</h3>'
         f'<div class="tokens">{highlight_html(item.tokens, attributions, breaks)}</div></section>'
     )
 
@@ -216,8 +216,8 @@ def _method(method: str, item: Explanation, attributions: Sequence[float]) -> st
 def _switch(method: str) -> str:
     title, meaning = _title(method)
     return (
-        f'<label title="{html.escape(meaning)}"><input type="checkbox" checked value="{html.escape(method)}"> '
-        f"{html.escape(title)}</label>"
+        f'<label title="{in_page(meaning)}"><input type="checkbox" checked value="{in_page(method)}"> '
+        f"{in_page(title)}</label>"
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lightning_attn.attribution.heads.criteria import Criterion
 from lightning_attn.attribution.heads.statistics import HeadStatistics
+from lightning_attn.ops.text import inert
 
 if TYPE_CHECKING:  # drawing is the only part that needs matplotlib, and it takes a second to import
     from matplotlib.axes import Axes
@@ -40,8 +41,8 @@ def heads_figure(statistics: HeadStatistics, criteria: Sequence[Criterion], titl
     for axes, criterion in zip(panels, criteria, strict=True):
         _draw(figure, axes, statistics, criterion)
     if title:
-        figure.suptitle(title, fontsize=10, parse_math=False)
-    return figure
+        figure.suptitle(title, fontsize=10)
+    return inert(figure)
 
 
 def _draw(figure: Figure, axes: Axes, statistics: HeadStatistics, criterion: Criterion) -> None:
@@ -58,8 +59,7 @@ def _draw(figure: Figure, axes: Axes, statistics: HeadStatistics, criterion: Cri
         corner = head - 0.46, layer - 0.46
         axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=_FRAME, lw=1.8))
         text = "\n".join(names[:_MOST_MARKS] if len(names) <= _MOST_MARKS else [*names[: _MOST_MARKS - 1], "..."])
-        style = {"fontsize": 6.5, "ha": "center", "va": "center", "linespacing": 0.95, "parse_math": False}
-        axes.text(head, layer, text, **style)  # type: ignore[arg-type]  # the stubs know no parse_math
+        axes.text(head, layer, text, fontsize=6.5, ha="center", va="center", linespacing=0.95)
     axes.set(xticks=range(strength.shape[1]), yticks=range(strength.shape[0]))
     axes.set(xlabel="attention head", ylabel="layer (0 is the lowest)")
     axes.set_title(f"{criterion.name}: {len(marks)} of {strength.numel()}", fontsize=10)

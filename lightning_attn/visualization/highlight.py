@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from lightning_attn.ops.text import in_page, inert, visible
 
 if TYPE_CHECKING:  # drawing is the only part that needs matplotlib, and it takes a second to import
     from matplotlib.figure import Figure
@@ -94,7 +95,7 @@ def highlight_page(title: str, sections: Sequence[HighlightSection]) -> str:
     Returns:
         A complete HTML document.
     """
-    name = html.escape(title)
+    name = in_page(title)
     body = "\n".join(_section(section) for section in sections)
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{name}</title>'
@@ -121,8 +122,7 @@ def highlight_figure(rows: Sequence[HighlightRow]) -> Figure:
     figure = Figure(figsize=((_MARGIN + _LINE + 2) * width, (total + 1) * height), dpi=120)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0, _MARGIN + _LINE + 2), ylim=(total + 0.5, -0.5))
     axes.set_axis_off()
-    # matplotlib would read $...$ as mathematics and fail on half a formula.
-    style: dict[str, Any] = {"family": "DejaVu Sans Mono", "fontsize": _POINTS, "va": "center", "parse_math": False}
+    style: dict[str, Any] = {"family": "DejaVu Sans Mono", "fontsize": _POINTS, "va": "center"}
     top = 0.0
     for row, lines in zip(rows, laid_out, strict=True):
         axes.text(1, top + 0.5, _cut(row.label.replace("\n", " "), _MARGIN - 2), color="0.4", **style)
@@ -134,7 +134,7 @@ def highlight_figure(rows: Sequence[HighlightRow]) -> Figure:
                 axes.text(_MARGIN + start, top + 0.5, token, **style)
             top += 1
         top += 0.5
-    return figure
+    return inert(figure)
 
 
 def _shown(tokens: Sequence[str | None], scores: Sequence[Score]) -> list[tuple[str, Score, float]]:
@@ -146,7 +146,7 @@ def _shown(tokens: Sequence[str | None], scores: Sequence[Score]) -> list[tuple[
 
 
 def _span(token: str, score: Score, strength: float) -> str:
-    text = html.escape(token)
+    text = in_page(token)
     if score is None:
         return f"<span>{text}</span>"
     red, green, blue = POSITIVE if strength >= 0 else NEGATIVE
@@ -155,12 +155,12 @@ def _span(token: str, score: Score, strength: float) -> str:
 
 
 def _section(section: HighlightSection) -> str:
-    note = f'<p class="note">{html.escape(section.note)}</p>' if section.note else ""
+    note = f'<p class="note">{in_page(section.note)}</p>' if section.note else ""
     rows = "\n".join(
-        f'<tr><td class="label">{html.escape(row.label)}</td><td>{highlight_html(row.tokens, row.scores)}</td></tr>'
+        f'<tr><td class="label">{in_page(row.label)}</td><td>{highlight_html(row.tokens, row.scores)}</td></tr>'
         for row in section.rows
     )
-    return f"<h2>{html.escape(section.heading)}</h2>{note}\n<table>\n{rows}\n</table>"
+    return f"<h2>{in_page(section.heading)}</h2>{note}\n<table>\n{rows}\n</table>"
 
 
 def _lines(row: HighlightRow) -> list[list[tuple[int, str, tuple[float, float, float, float] | None]]]:
@@ -168,7 +168,7 @@ def _lines(row: HighlightRow) -> list[list[tuple[int, str, tuple[float, float, f
     lines: list[list[tuple[int, str, tuple[float, float, float, float] | None]]] = [[]]
     column = 0
     for token, score, strength in _shown(row.tokens, row.scores):
-        text = _cut(token, _LINE)
+        text = _cut(visible(token), _LINE)
         if column and column + len(text) > _LINE:
             lines.append([])
             column = 0

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Sequence
 
+from lightning_attn.ops.text import in_page
 from lightning_attn.visualization.curves import Run, draw_curves
 
 _STYLE = """
@@ -34,10 +34,10 @@ def report_page(runs: Sequence[Run], metrics: Sequence[str]) -> str:
     picture = io.BytesIO()
     draw_curves(runs, metrics).savefig(picture, format="png", dpi=160)
     encoded = base64.b64encode(picture.getvalue()).decode()
-    header = "".join(f"<th>{html.escape(run.name)}</th>" for run in runs)
+    header = "".join(f"<th>{in_page(run.name)}</th>" for run in runs)
     every = sorted({metric for run in runs for metric in run.curves})
     rows = "\n".join(
-        f"<tr><td>{html.escape(metric)}</td>{''.join(f'<td>{_last(run, metric)}</td>' for run in runs)}</tr>"
+        f"<tr><td>{in_page(metric)}</td>{''.join(f'<td>{_last(run, metric)}</td>' for run in runs)}</tr>"
         for metric in every
     )
     return f"""<!DOCTYPE html>

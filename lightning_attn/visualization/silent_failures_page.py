@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lightning_attn.ops.text import in_page
 from lightning_attn.visualization.curves import COLOURS
 from lightning_attn.visualization.silent_failures import (
     KINDS,
@@ -132,8 +132,8 @@ figure; of the share, Wilson's 95 % interval, which is too narrow where ensemble
 
 
 def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    lines = "\n".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in body)
+    head = "".join(f"<th>{in_page(cell)}</th>" for cell in header)
+    lines = "\n".join(f"<tr>{''.join(f'<td>{in_page(cell)}</td>' for cell in row)}</tr>" for row in body)
     return f"<table><tr>{head}</tr>\n{lines}\n</table>"
 
 

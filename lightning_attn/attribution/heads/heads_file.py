@@ -11,6 +11,8 @@ from typing import Any
 from lightning_attn.attribution.lafa.reading import weights_fingerprint
 from lightning_attn.errors import InputError
 from lightning_attn.networks.transformer.model import TransformerModel
+from lightning_attn.ops.files import write_text
+from lightning_attn.ops.text import to_json
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,8 @@ def write_heads(
     if found is not None:
         content["found"] = dict(found)
     # One line per key, so that the lists of attention heads can be read and edited.
-    lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in content.items())
-    Path(path).write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+    lines = ",\n".join(f" {json.dumps(key)}: {to_json(value)}" for key, value in content.items())
+    write_text(path, f"{{\n{lines}\n}}\n")
 
 
 def model_mark(network: TransformerModel) -> dict[str, Any]:
