@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
+from typing_extensions import override
 
 from lightning_attn.errors import InputError
 from lightning_attn.hub.models import HubModel
@@ -54,15 +55,15 @@ class LayerRates(ParameterRule):
             raise InputError(f"LayerRates needs a decay in (0, 1], not {decay}.")
         self.decay = decay
 
+    @override
     def settings(self, network: AttentionNetwork) -> Settings:
-        """See :meth:`ParameterRule.settings`."""
         models = [part for part in network.modules() if isinstance(part, HubModel)]
         if not models:
             raise InputError(
                 f"LayerRates is for pretrained models, and {type(network).__name__} has none here: leave it out, or "
                 "use PretrainedEncoder or TransformerNetwork."
             )
-        found: Settings = {}
+        slowed: Settings = {}
         for model in models:
             base = model.base_model
             path, layers = _stack(base)
@@ -72,12 +73,12 @@ class LayerRates(ParameterRule):
                 if path.split(".")[0] == name:
                     below = False
                 elif below:
-                    found |= self._slowed(part, len(layers) + 1)
+                    slowed |= self._slowed(part, len(layers) + 1)
             for part in _projections(base, path):
-                found |= self._slowed(part, len(layers) + 1)
+                slowed |= self._slowed(part, len(layers) + 1)
             for number, layer in enumerate(layers):
-                found |= self._slowed(layer, len(layers) - number)
-        return found
+                slowed |= self._slowed(layer, len(layers) - number)
+        return slowed
 
     def _slowed(self, part: nn.Module, steps: int) -> Settings:
         return {parameter: {"rate": self.decay**steps} for parameter in part.parameters()}
@@ -89,8 +90,8 @@ class NoDecayOfNormsAndBiases(ParameterRule):
     Source: the released code of BERT, https://github.com/google-research/bert.
     """
 
+    @override
     def settings(self, network: AttentionNetwork) -> Settings:
-        """See :meth:`ParameterRule.settings`."""
         return {parameter: {"weight_decay": 0.0} for parameter in network.parameters() if parameter.dim() <= 1}
 
 
@@ -119,9 +120,11 @@ def _stack(base: nn.Module) -> tuple[str, Sequence[nn.Module]]:
     """Name and members of the one list of layers of a base model, which is as long as the model is deep."""
     depth = int(base.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
     lists = [(name, part) for name, part in base.named_modules() if isinstance(part, nn.ModuleList)]
-    found = [(name, part) for name, part in lists if name.endswith(_SHARED)]
-    found = found or [(name, part) for name, part in lists if len(part) == depth]
-    outer = [(name, part) for name, part in found if not any(name.startswith(f"{other}.") for other, _ in found)]
+    candidates = [(name, part) for name, part in lists if name.endswith(_SHARED)]
+    candidates = candidates or [(name, part) for name, part in lists if len(part) == depth]
+    outer = [
+        (name, part) for name, part in candidates if not any(name.startswith(f"{other}.") for other, _ in candidates)
+    ]
     if len(outer) != 1:
         raise InputError(f"LayerRates cannot tell the {depth} layers of a {type(base).__name__} apart: leave it out.")
     return outer[0][0], list(outer[0][1])

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from typing_extensions import override
 
 from lightning_attn.errors import InputError
 
@@ -117,8 +118,8 @@ class WarmupLinear(StepSchedule):
     https://aclanthology.org/N19-1423. Arguments: see :class:`StepSchedule`.
     """
 
+    @override
     def decay(self, share: float) -> float:
-        """See :meth:`StepSchedule.decay`."""
         return 1.0 - share
 
 
@@ -128,14 +129,14 @@ class WarmupCosine(StepSchedule):
     Source: Loshchilov and Hutter, ICLR 2017, https://arxiv.org/abs/1608.03983, without restarts.
     """
 
+    @override
     def decay(self, share: float) -> float:
-        """See :meth:`StepSchedule.decay`."""
         return (1.0 + math.cos(math.pi * share)) / 2
 
 
 class WarmupConstant(StepSchedule):
     """Linear warm-up, then the full rate. Arguments: see :class:`StepSchedule`."""
 
+    @override
     def decay(self, share: float) -> float:
-        """See :meth:`StepSchedule.decay`."""
         return 1.0

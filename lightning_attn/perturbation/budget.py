@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_attn.types import Batch
 
@@ -43,8 +44,8 @@ class Fractions(Budget):
 
     fractions: Sequence[float] = (0.01, 0.05, 0.1, 0.2, 0.5)
 
+    @override
     def grid(self, n: Tensor) -> Tensor:
-        """See :meth:`Budget.grid`."""
         # In millionths: 0.1 * 30 in floats may come out a little above 3, which must not become 4.
         millionths = torch.tensor([round(fraction * 10**6) for fraction in self.fractions], device=n.device)
         return ((n[:, None] * millionths + 10**6 - 1) // 10**6).clamp(min=1)
@@ -58,8 +59,8 @@ class FlooredFractions(Fractions):
         fractions: In (0, 1].
     """
 
+    @override
     def grid(self, n: Tensor) -> Tensor:
-        """See :meth:`Budget.grid`."""
         millionths = torch.tensor([round(fraction * 10**6) for fraction in self.fractions], device=n.device)
         return n[:, None] * millionths // 10**6
 
@@ -74,8 +75,8 @@ class Steps(Budget):
 
     steps: int = 9
 
+    @override
     def grid(self, n: Tensor) -> Tensor:
-        """See :meth:`Budget.grid`."""
         j = torch.arange(1, self.steps + 1, device=n.device)
         return (2 * j * n[:, None] + self.steps) // (2 * self.steps)
 
@@ -90,6 +91,6 @@ class WholeSteps(Steps):
         steps: Number of budgets.
     """
 
+    @override
     def length(self, batch: Batch) -> Tensor:
-        """See :meth:`Budget.length`."""
         return batch.valid.sum(dim=1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_attn.types import Batch, DataSchema
 
@@ -35,7 +36,7 @@ class Delete(Perturbation):
     shortens = True
 
     def apply(self, batch: Batch, keep: Tensor, schema: DataSchema) -> Batch:
-        """See :meth:`Perturbation.apply`; the result is as long as its longest example."""
+        """The batch without what is not kept, as long as its longest example."""
         remaining = keep & batch.valid
         lengths = remaining.sum(dim=1)
         # A variant with nothing left still needs a column to stand in.
@@ -61,7 +62,7 @@ class Overwrite(Perturbation):
         """The token id to write."""
 
     def apply(self, batch: Batch, keep: Tensor, schema: DataSchema) -> Batch:
-        """See :meth:`Perturbation.apply`; columns that are padding in every example are cut off."""
+        """The batch with other content where it is not kept, without columns that are padding in every example."""
         used = batch.valid.any(dim=0).nonzero()
         length = max(1, int(used.max()) + 1 if len(used) else 0)
         batch = batch.shortened(length)
@@ -74,8 +75,8 @@ class Overwrite(Perturbation):
 class Replace(Overwrite):
     """Removed tokens become ``schema.replacement_id``, [MASK] or ``<unk>``; removed instances become zeros."""
 
+    @override
     def content(self, schema: DataSchema) -> int:
-        """The replacement id."""
         return schema.replacement_id
 
 
@@ -83,6 +84,6 @@ class Replace(Overwrite):
 class Pad(Overwrite):
     """Removed tokens become ``schema.pad_id`` but stay valid, as in Mask-LRP and AttCAT; instances become zeros."""
 
+    @override
     def content(self, schema: DataSchema) -> int:
-        """The padding id."""
         return schema.pad_id

@@ -8,12 +8,12 @@ from torch import Tensor
 from lightning_attn.types import Batch
 
 
-def ranks(scores: Tensor, batch: Batch) -> Tensor:
-    """Rank of every position, 0 = highest score, shape ``(B, L)``, int64; ties go to the earlier position.
+def ranks(attributions: Tensor, batch: Batch) -> Tensor:
+    """Rank of every position, 0 = the highest, shape ``(B, L)``, int64; ties go to the earlier position.
 
     Positions that are not ``batch.inner`` come last.
     """
-    order = scores.masked_fill(~batch.inner, -torch.inf).argsort(dim=-1, descending=True, stable=True)
+    order = attributions.masked_fill(~batch.inner, -torch.inf).argsort(dim=-1, descending=True, stable=True)
     return order.argsort(dim=-1)
 
 
@@ -28,21 +28,21 @@ def leave_one_out(batch: Batch) -> Tensor:
     return ~(torch.eye(length, dtype=torch.bool, device=batch.device) & batch.inner[:, None])
 
 
-def top_k_removed(scores: Tensor, batch: Batch, counts: Tensor) -> Tensor:
+def top_k_removed(attributions: Tensor, batch: Batch, counts: Tensor) -> Tensor:
     """Variants without their k best-ranked positions.
 
     Args:
-        scores: Shape ``(B, L)``.
+        attributions: Shape ``(B, L)``.
         batch: Says which positions may be ranked and removed.
         counts: k of each variant, shape ``(B, K)``, from :meth:`lightning_attn.perturbation.budget.Budget.counts`.
 
     Returns:
         What to keep, shape ``(B, K, L)``, bool.
     """
-    removed = ranks(scores, batch)[:, None] < counts[..., None]
+    removed = ranks(attributions, batch)[:, None] < counts[..., None]
     return ~(removed & batch.inner[:, None])
 
 
-def top_k_kept(scores: Tensor, batch: Batch, counts: Tensor) -> Tensor:
+def top_k_kept(attributions: Tensor, batch: Batch, counts: Tensor) -> Tensor:
     """Variants with only their k best-ranked positions, and special ones; see :func:`top_k_removed`."""
-    return (ranks(scores, batch)[:, None] < counts[..., None]) | ~batch.inner[:, None]
+    return (ranks(attributions, batch)[:, None] < counts[..., None]) | ~batch.inner[:, None]
