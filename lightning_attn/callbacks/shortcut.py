@@ -18,6 +18,7 @@ from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.compatibility import check_black_box
 from lightning_attn.networks.trained import TrainedNetwork
 from lightning_attn.ops.evaluation import evaluating
+from lightning_attn.ops.text import visible
 from lightning_attn.tasks import AttentionClassifier, BlackBoxExplainer
 from lightning_attn.types import Batch
 
@@ -151,7 +152,7 @@ class ShortcutProbe(SampledCallback):
         for name, value in found.items():
             # Every process has the same figure.
             figure = torch.tensor(value, device=pl_module.device, dtype=torch.float32)
-            pl_module.log(f"{split}/shortcut/{name}", figure, sync_dist=True, reduce_fx="max", batch_size=1)
+            pl_module.log(f"{split}/shortcut/{visible(name)}", figure, sync_dist=True, reduce_fx="max", batch_size=1)
 
     def _learn(self, trainer: Trainer, network: AttentionNetwork) -> Learnt | None:
         """Evaluators for the network as it is now; None if they are not asked for or there is nothing to learn from."""

@@ -23,6 +23,7 @@ from lightning_attn.cli.members import Failure, Launcher, Member, cores, visible
 from lightning_attn.cli.training import run
 from lightning_attn.errors import InputError
 from lightning_attn.networks.combinations import COMBINATIONS, get_combination
+from lightning_attn.ops.text import visible
 from lightning_attn.runs.folder import CONFIG, new_run_folder
 
 #: Options of fit that mean nothing here, and what to do instead.
@@ -172,7 +173,7 @@ def _tell(failures: list[Failure], options: Sequence[str], place: Path) -> int:
     """Say who failed and why, and how to go on."""
     wrong = [failure for failure in failures if failure.users]
     for failure in wrong[:1] or failures:  # the same mistake is the same for all
-        print(f"error: {failure.member.name.capitalize()}: {failure.sentence}", file=sys.stderr, flush=True)
+        print(f"error: {failure.member.name.capitalize()}: {visible(failure.sentence)}", file=sys.stderr, flush=True)
     if wrong:
         return 2
     again = "" if any(option.split("=")[0] == "--output" for option in options) else f" with --output {place}"

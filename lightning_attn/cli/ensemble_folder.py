@@ -13,9 +13,10 @@ import torch
 import yaml  # type: ignore[import-untyped]  # its stubs are a distribution of their own
 
 from lightning_attn.cli.members import Member
-from lightning_attn.errors import InputError
+from lightning_attn.errors import DivergedError, InputError
 from lightning_attn.networks import AttentionEnsemble, Combination
 from lightning_attn.networks.trained import TrainedNetwork
+from lightning_attn.ops.evaluation import not_finite
 from lightning_attn.ops.files import replacing, write_text
 from lightning_attn.ops.text import to_json
 from lightning_attn.runs.class_paths import trusting
@@ -94,10 +95,16 @@ class EnsembleFolder:
 
         Raises:
             InputError: A checkpoint is missing, or the members read different vocabularies.
+            DivergedError: The weights of a member are not finite.
         """
         with trusting(self.config.get("trust"), self.config):
             trained = [TrainedNetwork.read(member.checkpoint) for member in members]
         for member, one in zip(members, trained, strict=True):
+            if reason := not_finite(one.network):
+                raise DivergedError(
+                    f"{member.name.capitalize()} says nothing: {reason}. Its training diverged; remove {member.folder} "
+                    "to train it anew, with a smaller learning rate."
+                )
             if one.data != trained[0].data:
                 raise InputError(
                     f"{member.name.capitalize()} was trained with another vocabulary or other classes than member 0, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from lightning_attn.cli.console import quiet
 from lightning_attn.cli.explain_methods import NAMES, check_extras, method_by_name
 from lightning_attn.cli.hub_models import read_hub_model
 from lightning_attn.errors import InputError
-from lightning_attn.explain import Explainer, default_methods
+from lightning_attn.explain import Explainer, Explanation, default_methods
 from lightning_attn.explain.explainer import DEFAULT_METHODS, DEFAULT_METHODS_OF_ANSWERS
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.transformer.model import TransformerModel
@@ -119,6 +120,10 @@ def explain_command(options: Sequence[str]) -> int:
                 f"{alone:,} of {len(texts):,} texts have no neighbour within the cut-off; lafa shows base scores.",
                 stacklevel=2,
             )
+        if overflowing := [name for name in explanations[0].attributions if not _finite(explanations, name)]:
+            warnings.warn(
+                f"Some attributions of {', '.join(overflowing)} overflow: they are null in the JSON.", stacklevel=2
+            )
     lines = "".join(f"{to_json(item.as_dict())}\n" for item in explanations)
     if lines_to is None:
         sys.stdout.buffer.write(lines.encode())  # UTF-8, as in a file, whatever the locale
@@ -132,6 +137,10 @@ def explain_command(options: Sequence[str]) -> int:
         write_text(page_to, explain_page(explanations, source, heads))
         print(f"Wrote {page_to}", file=sys.stderr)
     return 0
+
+
+def _finite(explanations: Sequence[Explanation], name: str) -> bool:
+    return all(math.isfinite(value) for item in explanations for value in item.attributions[name])
 
 
 def _head_map(path: str, network: AttentionNetwork) -> str:

@@ -39,6 +39,7 @@ from lightning_attn.cli.specification import described, differing
 from lightning_attn.compat import modernized, modernized_options
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.errors import InputError
+from lightning_attn.ops.text import visible
 from lightning_attn.runs.checkpoint_file import read_checkpoint
 from lightning_attn.runs.class_paths import check_checkpoint, check_configuration, trusting
 from lightning_attn.runs.folder import CHECKPOINTS, METRICS, discard, is_first_process, new_run_folder
@@ -199,8 +200,8 @@ class AttentionCLI(LightningCLI):
         if is_first_process():
             used = _module_arguments(self.settings)
             if self.checkpoint is not None and (differences := differing(self._asked, used)):
-                print(f"The checkpoint decides what the configuration says otherwise: {differences}.")
-            print(f"Mitigation: {described(used.get('mitigation')) or 'none'}", flush=True)
+                print(f"The checkpoint decides what the configuration says otherwise: {visible(differences)}.")
+            print(f"Mitigation: {visible(described(used.get('mitigation'))) or 'none'}", flush=True)
 
     @property
     def settings(self) -> Any:

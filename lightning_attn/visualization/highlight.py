@@ -43,7 +43,7 @@ class HighlightRow:
     Attributes:
         label: What the scores are, such as ``epoch 3``.
         tokens: A token of None (padding, a special token) is left out.
-        scores: One per token; None or NaN shows the token without colour.
+        scores: One per token; None, NaN or infinity shows the token without colour.
     """
 
     label: str
@@ -72,7 +72,7 @@ def highlight_html(tokens: Sequence[str | None], scores: Sequence[Score], breaks
     Args:
         tokens: Any text, escaped here; None is left out.
         scores: One per token, of any range, coloured in proportion to the largest absolute score shown; the value is
-            in the ``title``. None or NaN leaves the token without colour.
+            in the ``title``. None, NaN or infinity leaves the token without colour.
         breaks: Positions, among the tokens that are shown, before which a new line begins.
 
     Returns:
@@ -140,7 +140,7 @@ def highlight_figure(rows: Sequence[HighlightRow]) -> Figure:
 def _shown(tokens: Sequence[str | None], scores: Sequence[Score]) -> list[tuple[str, Score, float]]:
     """Token, score, and score over the largest absolute score, of the tokens that are shown."""
     pairs = [(token, score) for token, score in zip(tokens, scores, strict=True) if token is not None]
-    finite = [(token, None if score is None or math.isnan(score) else float(score)) for token, score in pairs]
+    finite = [(token, None if score is None or not math.isfinite(score) else float(score)) for token, score in pairs]
     largest = max((abs(score) for _, score in finite if score is not None), default=0.0)
     return [(token, score, score / largest if score and largest else 0.0) for token, score in finite]
 

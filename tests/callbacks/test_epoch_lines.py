@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lightning_attn.callbacks import EpochLines, FaithfulnessCallback
-from tests.runs import tiny_data, tiny_module, trainer
+from tests.helpers.runs import tiny_data, tiny_module, trainer
 
 
 def figures(output: str) -> list[list[str]]:

@@ -24,7 +24,7 @@ from lightning_attn.visualization import (
 )
 from lightning_attn.visualization.silent_failures import Thresholds
 from lightning_attn.visualization.silent_failures_page import page
-from tests.experiments.records import made
+from tests.helpers.experiments import made
 
 #: ESC and CSI sequences, a title by OSC, 8-bit CSI, a turned name, an isolate, a backspace, half of a pair.
 HOSTILE = "a\x1b[31mb\x1b]0;owned\x07c\x9b2Jd\u202egnp.exe\u2066e\x08f\ud800g"

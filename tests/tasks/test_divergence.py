@@ -14,8 +14,8 @@ from lightning_attn.cli.commands import main
 from lightning_attn.errors import DivergedError
 from lightning_attn.mitigations import InstanceWeighting, Mitigation
 from lightning_attn.runs.checkpoint_file import read_checkpoint
-from tests.run_tools import write_config
-from tests.runs import tiny_data, tiny_module, trainer
+from tests.helpers.commands import write_config
+from tests.helpers.runs import tiny_data, tiny_module, trainer
 
 
 class Spoil(Callback):

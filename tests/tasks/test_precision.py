@@ -10,7 +10,7 @@ import pytest
 from lightning_attn.callbacks import FaithfulnessCallback, ShortcutProbe
 from lightning_attn.experiments import CounterfactualCallback
 from lightning_attn.mitigations import LeakagePenalty
-from tests.runs import tiny_data, tiny_module, trainer
+from tests.helpers.runs import tiny_data, tiny_module, trainer
 
 
 def measured() -> list[Any]:
