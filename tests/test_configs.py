@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +119,8 @@ def reads(data: dict[str, Any]) -> str | None:
     return modality["class_path"] if isinstance(modality, dict) else data.get("class_path")
 
 
-def teacher(folder: Path) -> Path:
-    """A checkpoint of the base configuration, after one step."""
+def teacher(folder: Path, config: Path = CONFIGS / "quickstart.yaml", data: Sequence[str] = ()) -> Path:
+    """A checkpoint of a configuration, after one step."""
     options = [
         f"--trainer.default_root_dir={folder / 'teacher'}",
         "--trainer.limit_train_batches=1",
@@ -128,7 +128,7 @@ def teacher(folder: Path) -> Path:
         "--wandb=disabled",
     ]
     options += ["--trainer.max_epochs=1", "--trainer.callbacks=null", "--model.init_args.mitigation=null"]
-    assert main(["fit", "--config", str(CONFIGS / "quickstart.yaml"), *options]) == 0
+    assert main(["fit", "--config", str(config), *data, *options]) == 0
     (checkpoint,) = folder.glob("teacher/*/checkpoints/best.ckpt")
     return checkpoint
 
@@ -153,7 +153,10 @@ def test_every_config_trains(
     if "FrozenAttention" in file.read_text():
         command += [f"--model.init_args.network.init_args.attention.init_args.checkpoint={teacher(tmp_path)}"]
     if "BlackBoxExplainer" in file.read_text():
-        command += [f"--model.init_args.black_box={teacher(tmp_path)}"]
+        own = file.parent / "black_boxes" / file.name
+        options = [option for option in command if option.startswith("--data.")]
+        box = teacher(tmp_path, own, options) if own.is_file() else teacher(tmp_path)
+        command += [f"--model.init_args.black_box={box}"]
     if (pretrained := "PretrainedEncoder" in file.read_text()) or re.search(
         "Transformer(QA)?Network", file.read_text()
     ):

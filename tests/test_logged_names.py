@@ -6,8 +6,17 @@ import itertools
 import re
 from pathlib import Path
 
-from lightning_attn.attention import AdditiveAttention
-from lightning_attn.callbacks import AnswerRecallCallback, FaithfulnessCallback, InstanceCallback, ShortcutProbe
+import torch
+from torch import Tensor
+
+from lightning_attn.attention import AdditiveAttention, TopKSelection
+from lightning_attn.callbacks import (
+    AnswerRecallCallback,
+    FaithfulnessCallback,
+    InstanceCallback,
+    SelectionCallback,
+    ShortcutProbe,
+)
 from lightning_attn.callbacks.faithfulness import KNOWN
 from lightning_attn.data import DefaultTokens
 from lightning_attn.encoders import BiLSTM
@@ -21,9 +30,10 @@ from lightning_attn.experiments import (
 from lightning_attn.mitigations import Compose, InstanceWeighting, LeakagePenalty, RandomPretraining
 from lightning_attn.networks import AttentionEnsemble, ContentFreeNetwork, PooledNetwork
 from lightning_attn.tasks import AttentionClassifier, BlackBoxExplainer
+from lightning_attn.types import Batch
 from tests.helpers import questions
 from tests.helpers.questions import question_model  # noqa: F401 - the fixture `model`
-from tests.helpers.runs import RecordingLogger, bag_module, tiny_bags, tiny_checkpoint, tiny_data, tiny_module, trainer
+from tests.helpers.runs import RecordingLogger, bag_module, tiny_bags, tiny_data, tiny_module, trainer
 
 PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
 
@@ -36,6 +46,12 @@ def listed() -> list[str]:
         parts = [part.split(",") for part in re.split(r"[{}]", pattern)]
         names += ["".join(choice) for choice in itertools.product(*parts)]
     return names
+
+
+def parity(batch: Batch) -> Tensor:
+    """A black box that says each class of about half of the texts."""
+    odd = (batch.inputs.sum(dim=1) % 2).float()
+    return torch.stack([3 * odd, 3 - 3 * odd], dim=1)
 
 
 def logged(folder: Path, model: Path) -> set[str]:
@@ -62,8 +78,10 @@ def logged(folder: Path, model: Path) -> set[str]:
     run = trainer(folder, logger=logger, callbacks=[DisagreementCallback()])
     run.test(AttentionClassifier(ensemble), data, verbose=False)
 
-    explainer = BlackBoxExplainer(tiny_module(data).network, tiny_checkpoint(folder, tiny_module(data), data))
-    trainer(folder, logger=logger).validate(explainer, data, verbose=False)
+    data = tiny_data(train=60, val=60)
+    selector = PooledNetwork(BiLSTM(8, 6, values="local"), TopKSelection(2))
+    run = trainer(folder, logger=logger, callbacks=[SelectionCallback(draws=1)])
+    run.fit(BlackBoxExplainer(selector, parity), data)
 
     bags = tiny_bags()
     trainer(folder, logger=logger, callbacks=[InstanceCallback()]).test(bag_module(bags), bags, verbose=False)

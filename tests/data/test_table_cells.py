@@ -14,8 +14,8 @@ import pytorch_lightning as pl
 from lightning_attn.data import TextDataModule, TextProcessor, WordProcessor
 from lightning_attn.data.word_processor import word_spans
 from lightning_attn.errors import InputError
-from tests.helpers.rows import Recorder, trainer
-from tests.helpers.text_files import opened, words, write
+from tests.data.test_base import Recorder, trainer
+from tests.data.test_text import opened, words, write
 
 TEXTS = ["so good", "so bad", "not good", "not bad"]
 
@@ -238,12 +238,6 @@ def test_tables_are_read_whoever_wrote_them(tmp_path: Path, name: str, content: 
     data = opened(path, **{key: value for key, value in arguments.items() if key != "folder"})
     assert [words(data, "train", row)[-1] for row in range(2)] == ["good", "bad"]
     assert data.dataset("train").labels.tolist() == [1, 0]
-
-
-def test_arrays_of_json_in_several_files_are_joined(tmp_path: Path) -> None:
-    for name, label in (("train_1.json", "p"), ("train_2.json", "n")):
-        (tmp_path / name).write_text(json.dumps([{"text": "so good", "label": label}]))
-    assert opened(tmp_path).dataset("train").labels.tolist() == [1, 0]
 
 
 def test_the_notes_name_the_files_of_a_split_and_the_rows_over_several_lines(tmp_path: Path) -> None:
