@@ -82,44 +82,44 @@ class ADEDataModule(CorpusDataModule):
     def read(self) -> tuple[dict[str, Examples], list[str]]:
         """The sentences, divided by abstract."""
         relations, others = self.files()
-        found = Examples([], [], str(relations.parent), evidence=[], lines=[])
-        assert found.evidence is not None
-        assert found.lines is not None
+        examples = Examples([], [], str(relations.parent), evidence=[], lines=[])
+        assert examples.evidence is not None
+        assert examples.lines is not None
         abstracts: list[str] = []
         for text, sentence in _read_relations(relations).items():
             words = list(_WORD.finditer(text))
-            found.texts.append([word.group() for word in words])
-            found.evidence.append([float(_touches(word.span(), sentence.spans)) for word in words])
-            found.labels.append(CLASSES[1])
-            found.lines.append(sentence.line)
+            examples.texts.append([word.group() for word in words])
+            examples.evidence.append([float(_touches(word.span(), sentence.spans)) for word in words])
+            examples.labels.append(CLASSES[1])
+            examples.lines.append(sentence.line)
             abstracts.append(sentence.abstract)
         for text, sentence in _read_others(others).items():
             parts = _WORD.findall(text)
-            found.texts.append(parts)
-            found.evidence.append([float("nan")] * len(parts))
-            found.labels.append(CLASSES[0])
-            found.lines.append(sentence.line)
+            examples.texts.append(parts)
+            examples.evidence.append([float("nan")] * len(parts))
+            examples.labels.append(CLASSES[0])
+            examples.lines.append(sentence.line)
             abstracts.append(sentence.abstract)
         val, test = self.shares
-        rest, tested = stratified(found.labels, abstracts, test, self.seed)
+        rest, tested = stratified(examples.labels, abstracts, test, self.seed)
         kept, validated = stratified(
-            [found.labels[row] for row in rest], [abstracts[row] for row in rest], val / (1 - test), self.seed
+            [examples.labels[row] for row in rest], [abstracts[row] for row in rest], val / (1 - test), self.seed
         )
         splits = {"train": rest[kept], "val": rest[validated], "test": tested}
         notes = [f"Abstracts divided by seed {self.seed}: {val:.0%} for val, {test:.0%} for test."]
-        return {split: found.take(rows) for split, rows in splits.items()}, notes
+        return {split: examples.take(rows) for split, rows in splits.items()}, notes
 
 
 def _find(folder: Path, name: str) -> Path:
     for ending in ("", *COMPRESSED):
-        if (found := folder / f"{name}{ending}").is_file():
-            return found
+        if (path := folder / f"{name}{ending}").is_file():
+            return path
     raise InputError(f"{folder} has no {name} (or {name}.xz): it should hold the files of the ADE corpus.")
 
 
 def _read_relations(path: Path) -> dict[str, _Sentence]:
     """By sentence, where drugs and effects stand, of all the lines on it."""
-    found: dict[str, _Sentence] = {}
+    sentences: dict[str, _Sentence] = {}
     for number, line in read_lines(path):
         place = f"{path}, line {number}"
         parts = line.split("|")
@@ -132,9 +132,9 @@ def _read_relations(path: Path) -> dict[str, _Sentence]:
                 "drug, its begin and end, separated by |."
             ) from None
         abstract, text = parts[0], "|".join(parts[1:-6])  # a sentence may hold the separator
-        sentence = found.setdefault(text, _Sentence(abstract, number))
+        sentence = sentences.setdefault(text, _Sentence(abstract, number))
         sentence.spans |= _locate(text, drug, effect, distance, place)
-    return found
+    return sentences
 
 
 def _locate(text: str, drug: str, effect: str, distance: int, place: str) -> set[Span]:
@@ -149,13 +149,13 @@ def _locate(text: str, drug: str, effect: str, distance: int, place: str) -> set
 
 
 def _read_others(path: Path) -> dict[str, _Sentence]:
-    found: dict[str, _Sentence] = {}
+    sentences: dict[str, _Sentence] = {}
     for number, line in read_lines(path):
         abstract, mark, text = (*line.split(" ", 2), "", "")[:3]
         if mark != "NEG" or not text.strip():
             raise InputError(f"{path}, line {number}, is no sentence of the ADE corpus: it needs PubMed id, NEG, text.")
-        found.setdefault(text, _Sentence(abstract, number))
-    return found
+        sentences.setdefault(text, _Sentence(abstract, number))
+    return sentences
 
 
 def _touches(word: Span, spans: set[Span]) -> bool:

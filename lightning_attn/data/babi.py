@@ -46,7 +46,7 @@ class BabiDataModule(CorpusDataModule):
         task: N: 1, 2 or 3.
         val_share: Part of the training stories that becomes ``val``, in [0, 1); 0 goes without.
         processor: Tokenises; None means ``WordProcessor(max_length=2048)``, which cuts no story of the three tasks.
-        batch_size: Examples of a training batch, on each process.
+        batch_size: Examples per training batch, on each process.
         **kwargs: Those of `CorpusDataModule`, such as ``word_vectors``, ``seed``.
     """
 
@@ -80,13 +80,13 @@ class BabiDataModule(CorpusDataModule):
     def _file(self, split: str) -> Path:
         folder = existing(self.path, "folder with the bAbI tasks")
         endings = tuple(f"_{split}.txt{packed}" for packed in ("", *COMPRESSED))
-        found = [file for file in sorted(folder.glob(f"qa{self.task}_*")) if file.name.endswith(endings)]
-        if len(found) != 1:
+        files = [file for file in sorted(folder.glob(f"qa{self.task}_*")) if file.name.endswith(endings)]
+        if len(files) != 1:
             raise InputError(
                 f"{folder} should hold one file qa{self.task}_*_{split}.txt, but there are "
-                f"{', '.join(file.name for file in found) or 'none'}."
+                f"{', '.join(file.name for file in files) or 'none'}."
             )
-        return found[0]
+        return files[0]
 
     def read(self) -> tuple[dict[str, Examples], list[str]]:
         """The questions of both files, some training stories set apart."""
@@ -112,8 +112,8 @@ def _carve(labels: Sequence[Label], stories: Sequence[str], share: float, seed: 
     """Questions that stay and questions that leave, by whole stories; a story that has an answer alone stays."""
     one = [""] * len(stories)  # a story has several answers, so they are not strata
     stay, leave = stratified(one, stories, share, seed)
-    known = {labels[row] for row in stay.tolist()}
-    needed = {stories[row] for row in leave.tolist() if labels[row] not in known}
+    answers = {labels[row] for row in stay.tolist()}
+    needed = {stories[row] for row in leave.tolist() if labels[row] not in answers}
     back = np.array([stories[row] in needed for row in leave.tolist()], dtype=bool)
     return np.sort(np.concatenate([stay, leave[back]])), leave[~back]
 
@@ -176,9 +176,9 @@ def _support(column: str, story: _Story, place: str) -> set[int]:
     numbers = column.split()
     for written in numbers or [""]:
         if not written.isdecimal() or int(written) not in story.facts:
-            known = ", ".join(str(fact) for fact in story.facts) or "none"
+            facts = ", ".join(str(fact) for fact in story.facts) or "none"
             raise InputError(
-                f"{place}: the supporting line {written!r} is not among the facts before the question ({known})."
+                f"{place}: the supporting line {written!r} is not among the facts before the question ({facts})."
             )
     return {int(written) for written in numbers}
 

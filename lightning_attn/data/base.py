@@ -25,10 +25,10 @@ class AttentionDataModule(LightningDataModule, ABC):
     evaluation gives each example once, on one process, for any number of processes.
 
     Args:
-        batch_size: Examples of a training batch, on each process.
+        batch_size: Examples per training batch, on each process.
         seed: Decides the order of training examples, and whatever is drawn, carved or made; 0 or more.
         num_workers: Processes that make batches beside the main one; 0 is fastest for token ids.
-        evaluation_batch_size: Examples of a batch in validation, test and prediction; None means ``batch_size``.
+        evaluation_batch_size: Examples per batch in validation, test and prediction; None means ``batch_size``.
 
     Raises:
         InputError: A batch size is below 1, or the seed is negative.

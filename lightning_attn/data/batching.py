@@ -31,7 +31,7 @@ class BucketBatches(DistributedSampler[list[int]]):
 
     Args:
         lengths: Tokens of each text, shape ``(N,)``.
-        batch_size: Rows of a batch, at least 1.
+        batch_size: Rows per batch, at least 1.
         shuffle: Whether this is for training.
         seed: Decides the order.
         rank: This process, from 0.

@@ -18,7 +18,7 @@ FILES = {"train": "train.txt", "val": "dev.txt", "test": "test.txt"}
 class BlockMaskDataModule(CorpusDataModule):
     """A sentence that decides the label, and beside it one that has nothing to do with it.
 
-    Reads ``train.txt``, ``dev.txt``, ``test.txt`` (label, tab, text) and for each a ``.block`` file with one 0 or 1 a
+    Reads ``train.txt``, ``dev.txt``, ``test.txt`` (label, tab, text) and for each a ``.block`` file with one 0 or 1 per
     word of the text, split at white space and taken as they are: evidence 0 is certain to be irrelevant, 1 may matter.
 
     Source: Pruthi et al., ACL 2020, https://aclanthology.org/2020.acl-main.432
@@ -75,28 +75,28 @@ class BlockMaskDataModule(CorpusDataModule):
         return splits, [f"The part that matters was moved to the end in half of the texts, by seed {self.seed}."]
 
     def _read_file(self, path: Path) -> Examples:
-        found = Examples([], [], str(path), evidence=[], lines=[])
-        assert found.evidence is not None
-        assert found.lines is not None
+        examples = Examples([], [], str(path), evidence=[], lines=[])
+        assert examples.evidence is not None
+        assert examples.lines is not None
         for number, line in read_lines(path):
             label, tab, text = line.partition("\t")
             if not tab or not label.strip():
                 raise InputError(f"{path}, line {number}, should be a label, a tab and a text.")
             if self.class_names is not None and label not in self.class_names:
-                known = ", ".join(repr(name) for name in self.class_names)
-                raise InputError(f"{path}, line {number}: unknown label {label!r}; class_names has {known}.")
-            found.texts.append(text.split())
-            found.labels.append(label if self.class_names is None else self.class_names[label])
-            found.lines.append(number)
+                keys = ", ".join(repr(name) for name in self.class_names)
+                raise InputError(f"{path}, line {number}: unknown label {label!r}; class_names has {keys}.")
+            examples.texts.append(text.split())
+            examples.labels.append(label if self.class_names is None else self.class_names[label])
+            examples.lines.append(number)
         blocks = Path(f"{path}.block")
         for number, line in read_lines(blocks):
             values = line.split()
             if not set(values) <= {"0", "1"}:
-                raise InputError(f"{blocks}, line {number}, should be one 0 or 1 a word, separated by spaces.")
-            found.evidence.append([float(value) for value in values])
-        if len(found.evidence) != len(found):
-            raise InputError(f"{path} has {len(found):,} lines, but {blocks.name} has {len(found.evidence):,}.")
-        return found
+                raise InputError(f"{blocks}, line {number}, should be one 0 or 1 per word, separated by spaces.")
+            examples.evidence.append([float(value) for value in values])
+        if len(examples.evidence) != len(examples):
+            raise InputError(f"{path} has {len(examples):,} lines, but {blocks.name} has {len(examples.evidence):,}.")
+        return examples
 
 
 def _swap(examples: Examples, generator: np.random.Generator) -> None:

@@ -168,17 +168,17 @@ def opened(
         InputError: The cache cannot be written.
     """
     folder = root / fingerprint(facts)
-    found = load(folder)
-    if restored is not None and (found is None or found.state != restored):
+    prepared = load(folder)
+    if restored is not None and (prepared is None or prepared.state != restored):
         # not what these settings would build, but what the checkpoint was built with
         folder = root / fingerprint({**facts, "restored": restored})
-        found = load(folder)
-    if found is None:
+        prepared = load(folder)
+    if prepared is None:
         save(build(), folder)
-        found = load(folder)
-    if found is None:
+        prepared = load(folder)
+    if prepared is None:
         raise InputError(f"The cache folder {folder} vanished while it was being written.")
-    return found
+    return prepared
 
 
 def _unwritable(root: Path, error: OSError) -> InputError:

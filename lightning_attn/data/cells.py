@@ -40,18 +40,18 @@ def read_labels(
     Raises:
         InputError: A cell is neither a class name nor a whole number nor a list of such, or ``names`` lacks it.
     """
-    known = names or {}
+    kept = names or {}
     labels = {
-        split: [_label(cell, place(row), column, known) for row, cell in enumerate(cells)]
+        split: [_label(cell, place(row), column, kept) for row, cell in enumerate(cells)]
         for split, (cells, place) in splits.items()
     }
     notes = []
-    strings = [cell for cells, _ in splits.values() for cell in cells if isinstance(cell, str) and cell not in known]
+    strings = [cell for cells, _ in splits.values() for cell in cells if isinstance(cell, str) and cell not in kept]
     stripped = sum(cell != cell.strip() for cell in strings)
     if stripped:
         notes.append(f"{stripped:,} labels lost the white space around them.")
     present = {name for values in labels.values() for label in values for name in names_of(label)}
-    if any("." in name for name in present) and all(_WHOLE.fullmatch(name) for name in present) and not known:
+    if any("." in name for name in present) and all(_WHOLE.fullmatch(name) for name in present) and not kept:
         labels = {split: [_map(label, _whole) for label in values] for split, values in labels.items()}
         notes.append("Labels are whole numbers written with a decimal point: 0.0 is read as 0.")
     if width := _indicator_width(labels, {split: place for split, (_, place) in splits.items()}):
@@ -121,8 +121,8 @@ def mark_words(words: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]
     return [float(any(start < last and first < end for start, end in spans)) for first, last in words]
 
 
-def _label(cell: Any, place: str, column: str, known: Collection[str]) -> Label:
-    if isinstance(cell, str) and cell not in known:
+def _label(cell: Any, place: str, column: str, kept: Collection[str]) -> Label:
+    if isinstance(cell, str) and cell not in kept:
         cell = cell.strip()
         if cell.startswith("[") and cell.endswith("]"):
             cell = _list_in(cell)

@@ -49,7 +49,7 @@ def read_conllu(path: str | Path) -> list[Parse]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8: byte {error.start} cannot be read.") from error
     if not parses:
-        raise InputError(f"{path} holds no sentence: CoNLL-U has one word a line and an empty line after a sentence.")
+        raise InputError(f"{path} holds no sentence: CoNLL-U has one word per line and an empty line after a sentence.")
     return parses
 
 

@@ -42,10 +42,10 @@ class CorpusDataModule(AttentionDataModule):
         processor: Tokenises; None means ``WordProcessor()``.
         word_vectors: GloVe or fastText text file (.txt, .vec, .gz) with vectors for the words; None for none.
         cache_dir: Where prepared data are kept; None means LIGHTNING_ATTN_CACHE or ``~/.cache/lightning_attn``.
-        batch_size: Examples of a training batch, on each process.
+        batch_size: Examples per training batch, on each process.
         seed: Decides the order of training examples, and whatever is drawn, carved or made; 0 or more.
         num_workers: Processes that make batches beside the main one; 0 is fastest for token ids.
-        evaluation_batch_size: Examples of a batch in validation, test and prediction; None means ``batch_size``.
+        evaluation_batch_size: Examples per batch in validation, test and prediction; None means ``batch_size``.
     """
 
     on_disk = True  # False where making the texts is quicker than a cache is worth

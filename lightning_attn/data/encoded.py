@@ -97,7 +97,7 @@ class EncodedDataset(SplitDataset):
         ids: Token ids of all texts, shape ``(T,)``.
         offsets: Where each of the N texts begins and ends in ``ids``, shape ``(N + 1,)``.
         special: True on boundary tokens, shape ``(T,)``, bool.
-        labels: Class indices, shape ``(N,)``, int64; or one 0/1 column a class, shape ``(N, C)``, float32.
+        labels: Class indices, shape ``(N,)``, int64; or one 0/1 column per class, shape ``(N, C)``, float32.
         pad_id: Token id that fills padding.
         evidence: Importance of each token in [0, 1], NaN where unknown, shape ``(T,)``; None if the data has none.
         query_ids: Token ids of all queries, shape ``(Q,)``; None for single texts.
@@ -141,19 +141,19 @@ class EncodedDataset(SplitDataset):
 
         ``evidence`` is NaN on padding and on boundary tokens: nobody judged them.
         """
-        chosen = np.atleast_1d(np.asarray(rows, dtype=np.int64))
-        source, valid = _gather(self.offsets, chosen)
+        numbers = np.atleast_1d(np.asarray(rows, dtype=np.int64))
+        source, valid = _gather(self.offsets, numbers)
         query = query_valid = None
         if self.query_ids is not None and self.query_offsets is not None:
-            where, present = _gather(self.query_offsets, chosen)
+            where, present = _gather(self.query_offsets, numbers)
             query = _tensor(np.where(present, self.query_ids[where], self.pad_id).astype(np.int64))
             query_valid = _tensor(present)
         return Batch(
             inputs=_tensor(np.where(valid, self.ids[source], self.pad_id).astype(np.int64)),
             valid=_tensor(valid),
             special=_tensor(valid & self.special[source]),
-            target=_tensor(self.labels[chosen]),
-            index=_tensor(chosen),
+            target=_tensor(self.labels[numbers]),
+            index=_tensor(numbers),
             evidence=None
             if self.evidence is None
             else _tensor(np.where(valid, self.evidence[source], np.float32(np.nan))),

@@ -53,15 +53,15 @@ class ERASERDataModule(CorpusDataModule):
 
     def _tables(self) -> dict[str, Path]:
         folder = existing(self.path, "folder in the layout of ERASER")
-        found = {split: folder / name for split, name in FILES.items() if (folder / name).is_file()}
-        if not found:
+        tables = {split: folder / name for split, name in FILES.items() if (folder / name).is_file()}
+        if not tables:
             raise InputError(f"{folder} has none of {', '.join(FILES.values())}, the files of the ERASER layout.")
-        return found
+        return tables
 
     def _documents(self) -> Path:
         documents = Path(self.path).expanduser() / "docs"
         if not documents.is_dir():
-            raise InputError(f"There is no folder {documents}, which should hold one file a document.")
+            raise InputError(f"There is no folder {documents}, which should hold one file per document.")
         return documents
 
     def read(self) -> tuple[dict[str, Examples], list[str]]:
@@ -69,9 +69,9 @@ class ERASERDataModule(CorpusDataModule):
         return {split: self._read_file(path) for split, path in self._tables().items()}, []
 
     def _read_file(self, path: Path) -> Examples:
-        found = Examples([], [], str(path), evidence=[], queries=[] if self.query else None, lines=[])
-        assert found.evidence is not None
-        assert found.lines is not None
+        examples = Examples([], [], str(path), evidence=[], queries=[] if self.query else None, lines=[])
+        assert examples.evidence is not None
+        assert examples.lines is not None
         for number, line in read_lines(path):
             place = f"{path}, line {number}"
             try:
@@ -90,13 +90,13 @@ class ERASERDataModule(CorpusDataModule):
             if len(names) != 1:
                 raise InputError(f"{place}, takes {len(names)} documents; only examples with one are supported.")
             words = self._words(names.pop(), place)
-            found.texts.append(words)
-            found.labels.append(label)
-            found.evidence.append(_mark(len(words), ranges, place))
-            found.lines.append(number)
-            if found.queries is not None:
-                found.queries.append(str(row.get("query") or "").split())
-        return found
+            examples.texts.append(words)
+            examples.labels.append(label)
+            examples.evidence.append(_mark(len(words), ranges, place))
+            examples.lines.append(number)
+            if examples.queries is not None:
+                examples.queries.append(str(row.get("query") or "").split())
+        return examples
 
     def _words(self, name: str, place: str) -> list[str]:
         folder = self._documents()

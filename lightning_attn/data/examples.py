@@ -24,7 +24,7 @@ class Examples:
         texts: Strings; or lists of words where somebody split them, which evidence needs.
         labels: Class names or numbers; lists of them where an example may belong to several classes.
         source: File or split, for messages.
-        evidence: For each text one number in [0, 1] a word, NaN where unknown; None if the data have none.
+        evidence: For each text one number in [0, 1] per word, NaN where unknown; None if the data have none.
         queries: Hypothesis or question of each text; None for single texts.
         lines: Line of each text in the file, from 1, for messages; None counts the rows.
         unit: What ``lines`` counts: ``line``, or ``row`` where the file has no lines.
@@ -56,14 +56,14 @@ class Examples:
 
     def take(self, rows: Array) -> Examples:
         """The examples at ``rows``."""
-        chosen = rows.tolist()
+        numbers = rows.tolist()
         return Examples(
-            texts=[self.texts[row] for row in chosen],
-            labels=[self.labels[row] for row in chosen],
+            texts=[self.texts[row] for row in numbers],
+            labels=[self.labels[row] for row in numbers],
             source=self.source,
-            evidence=None if self.evidence is None else [self.evidence[row] for row in chosen],
-            queries=None if self.queries is None else [self.queries[row] for row in chosen],
-            lines=None if self.lines is None else [self.lines[row] for row in chosen],
+            evidence=None if self.evidence is None else [self.evidence[row] for row in numbers],
+            queries=None if self.queries is None else [self.queries[row] for row in numbers],
+            lines=None if self.lines is None else [self.lines[row] for row in numbers],
             unit=self.unit,
             labelled=self.labelled,
         )

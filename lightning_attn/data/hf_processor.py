@@ -47,8 +47,8 @@ class HuggingFaceProcessor(TextProcessor):
     def replacement_id(self) -> int:
         """Token id of the mask token, or of the unknown token, or of padding: the first that there is."""
         for name in ("mask", "unk"):
-            if (found := self._special[name]) is not None:
-                return found
+            if (token := self._special[name]) is not None:
+                return token
         return self.pad_id
 
     @property
@@ -97,12 +97,12 @@ class HuggingFaceProcessor(TextProcessor):
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """The subwords, as the tokenizer writes them in text where it can."""
-        chosen = list(ids)
-        shown = [self._tokenizer.decode([token], skip_special_tokens=False).strip() for token in chosen]
-        return [text or str(self._tokenizer.id_to_token(token)) for text, token in zip(shown, chosen, strict=True)]
+        tokens = list(ids)
+        texts = [self._tokenizer.decode([token], skip_special_tokens=False).strip() for token in tokens]
+        return [text or str(self._tokenizer.id_to_token(token)) for text, token in zip(texts, tokens, strict=True)]
 
     def surface(self, text: Text) -> list[str]:
-        """The pieces of one text as it was written, one a token of ``encode([text])``."""
+        """The pieces of one text as it was written, one per token of ``encode([text])``."""
         string = _string(text)
         encoding = self._tokenizer.encode(string, add_special_tokens=True)
         return _pieces((string,), encoding)
@@ -174,8 +174,8 @@ class HuggingFacePairProcessor(HuggingFaceProcessor, PairProcessor):
         if self.max_length < least:
             raise InputError(f"A pair has at least {least} tokens: set max_length above {self.max_length}.")
 
+    @override
     def encode_pairs(self, texts: Sequence[Text], queries: Sequence[Text]) -> Encoded:
-        """See :meth:`PairProcessor.encode_pairs`."""
         pairs = [(_string(text), _string(query)) for text, query in zip(texts, queries, strict=True)]
         encodings = self._tokenizer.encode_batch(pairs, add_special_tokens=True)
         sides = np.concatenate([_sides(encoding) for encoding in encodings])
@@ -190,8 +190,8 @@ class HuggingFacePairProcessor(HuggingFaceProcessor, PairProcessor):
             sides=sides,
         )
 
+    @override
     def surface_pair(self, text: Text, query: Text) -> list[str]:
-        """See :meth:`PairProcessor.surface_pair`."""
         pair = (_string(text), _string(query))
         encoding = self._tokenizer.encode(*pair, add_special_tokens=True)
         return _pieces(pair, encoding)

@@ -34,7 +34,7 @@ def find_classes(labels: Sequence[Label]) -> list[str]:
 def encode_labels(
     labels: Sequence[Label], classes: Sequence[str], multi_label: bool, split: str, place: Callable[[int], str]
 ) -> Array:
-    """Class indices, shape ``(N,)``, int64; or one 0/1 column a class, shape ``(N, C)``, float32, if multi-label.
+    """Class indices, shape ``(N,)``, int64; or one 0/1 column per class, shape ``(N, C)``, float32, if multi-label.
 
     Args:
         labels: N labels.
@@ -55,10 +55,10 @@ def encode_labels(
             )
         for name in names_of(label):
             if name not in positions:
-                known = ", ".join(repr(known) for known in classes)
+                names = ", ".join(map(repr, classes))
                 raise InputError(
                     f"The {split} split has the unknown label {name!r} ({place(row)}); the classes of the training "
-                    f"data are {known}."
+                    f"data are {names}."
                 )
     if not multi_label:
         return np.array([positions[str(label)] for label in labels], dtype=np.int64)

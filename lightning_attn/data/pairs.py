@@ -29,7 +29,7 @@ LAYOUTS = (_Layout("sentence1", "sentence2", ("gold_label",)), _Layout("document
 
 
 class NLIDataModule(CorpusDataModule):
-    """Pairs of premise and hypothesis with the name of their relation, from one file a split.
+    """Pairs of premise and hypothesis with the name of their relation, from one file per split.
 
     Reads csv, tsv and jsonl files (``.gz`` and ``.xz`` too) with the columns ``sentence1``, ``sentence2``,
     ``gold_label`` (SNLI, MultiNLI, counterfactual NLI) or ``document``, ``query``, ``label_id`` or ``label``; the files
@@ -54,8 +54,8 @@ class NLIDataModule(CorpusDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        given = {"train": train, "val": val, "test": test}
-        self.paths = {split: path for split, path in given.items() if path is not None}
+        paths = {"train": train, "val": val, "test": test}
+        self.paths = {split: path for split, path in paths.items() if path is not None}
 
     def settings(self) -> dict[str, Any]:
         """Which splits the files are for."""
@@ -112,7 +112,7 @@ def _columns(path: Path) -> list[str]:
     kind = kind_of(path)
     if kind not in (*SEPARATORS, ".jsonl"):
         raise InputError(f"{path} is none of .csv, .tsv, .jsonl (each also with .gz or .xz).")
-    number, line = next((found for found in read_lines(path) if found[1].strip()), (1, ""))
+    number, line = next((numbered for numbered in read_lines(path) if numbered[1].strip()), (1, ""))
     if kind in SEPARATORS:
         return next(csv.reader([line], delimiter=SEPARATORS[kind]), [])
     row = parse_json(line, path, number)
@@ -121,10 +121,10 @@ def _columns(path: Path) -> list[str]:
 
 def _layout(path: Path, present: Sequence[str]) -> _Layout:
     layout = next((layout for layout in LAYOUTS if layout.premise in present), None)
-    known = " or ".join(f"{each.premise}, {each.hypothesis}, {each.labels[0]}" for each in LAYOUTS)
+    layouts = " or ".join(f"{each.premise}, {each.hypothesis}, {each.labels[0]}" for each in LAYOUTS)
     if layout is None:
         raise InputError(
-            f"{path} has the columns {', '.join(present)}; premise, hypothesis and label should be called {known} "
+            f"{path} has the columns {', '.join(present)}; premise, hypothesis and label should be called {layouts} "
             "(TextDataModule takes other names)."
         )
     if layout.hypothesis not in present:

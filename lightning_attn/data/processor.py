@@ -68,7 +68,7 @@ class TextProcessor(ABC):
 
     @abstractmethod
     def surface(self, text: Text) -> list[str]:
-        """The pieces of one text as it was written, one a token of ``encode([text])``: unknown words stay readable."""
+        """The pieces of a text as it was written, one per token of ``encode([text])``: unknown words stay readable."""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -141,11 +141,11 @@ class PairProcessor(TextProcessor):
 
     @abstractmethod
     def surface_pair(self, text: Text, query: Text) -> list[str]:
-        """The pieces of one pair as it was written, one a token of ``encode_pairs([text], [query])``."""
+        """The pieces of one pair as it was written, one per token of ``encode_pairs([text], [query])``."""
 
 
 def _subclasses() -> list[type[TextProcessor]]:
-    found = list(TextProcessor.__subclasses__())
-    for kind in found:  # grows while it is walked, so grandchildren come too
-        found += kind.__subclasses__()
-    return found
+    classes = list(TextProcessor.__subclasses__())
+    for kind in classes:  # grows while it is walked, so grandchildren come too
+        classes += kind.__subclasses__()
+    return classes

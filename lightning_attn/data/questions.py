@@ -55,21 +55,21 @@ def read_questions(path: Path) -> list[Question]:
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}).") from None
     try:
-        found = list(_questions(content, str(path)))
+        questions = list(_questions(content, str(path)))
     except (KeyError, TypeError, AttributeError) as error:
         reason = f"there is no {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(
             f"{path} is not in the format of SQuAD ({reason}): data > paragraphs > context and qas > id, question and "
             "answers, with text and answer_start each."
         ) from error
-    if not found:
+    if not questions:
         raise InputError(f"{path} holds no question.")
     keys: set[str] = set()
-    for question in found:
+    for question in questions:
         if question.key in keys:
             raise InputError(f"{question.place}: the id stands there twice; every question needs its own.")
         keys.add(question.key)
-    return found
+    return questions
 
 
 def _questions(content: Any, source: str) -> Iterator[Question]:

@@ -20,7 +20,7 @@ from lightning_attn.types import DataSchema
 
 
 class SQuADDataModule(AttentionDataModule):
-    """Questions and contexts, one JSON file a split, tokenised once into a cache.
+    """Questions and contexts, one JSON file per split, tokenised once into a cache.
 
     A split that has no file is carved from the training file, whole articles of it, by ``seed``; XQuAD's one file gives
     all three splits. A context that is too long is read in overlapping windows, each an example of its own; a window
@@ -37,7 +37,7 @@ class SQuADDataModule(AttentionDataModule):
         val_share: Part of the training articles that becomes ``val`` if it has no file, in [0, 1); 0 goes without.
         test_share: The same for ``test``.
         cache_dir: Where tokenised windows are kept; None means LIGHTNING_ATTN_CACHE or ``~/.cache/lightning_attn``.
-        batch_size: Windows of a training batch, on each process.
+        batch_size: Windows per training batch, on each process.
         **kwargs: Those of `AttentionDataModule`, such as ``seed``.
 
     Raises:
@@ -59,8 +59,8 @@ class SQuADDataModule(AttentionDataModule):
         super().__init__(batch_size, **kwargs)
         if min(val_share, test_share) < 0 or val_share + test_share >= 1:
             raise InputError(f"val_share {val_share} and test_share {test_share} must be 0 or more, together below 1.")
-        given = {"train": train, "val": val, "test": test}
-        self.paths = {split: path for split, path in given.items() if path is not None}
+        paths = {"train": train, "val": val, "test": test}
+        self.paths = {split: path for split, path in paths.items() if path is not None}
         self.shares = {"val": val_share, "test": test_share}
         self._given = processor
         self._cache_dir = cache_dir
@@ -107,7 +107,7 @@ class SQuADDataModule(AttentionDataModule):
         return "" if self._prepared is None else "\n".join(self._prepared.notes)
 
     def prepare_data(self) -> None:
-        """Read, tokenise and write the cache, unless it is there. Lightning calls it on one process a machine."""
+        """Read, tokenise and write the cache, unless it is there. Lightning calls it on one process per machine."""
         self._open()
 
     def setup(self, stage: str | None = None) -> None:

@@ -58,7 +58,7 @@ def parse_tree(line: str) -> tuple[int, list[str], list[int]]:
 
 def unescape(word: str) -> str:
     """A word of the Penn treebank as people write it: ``-LRB-`` is a bracket, a slash loses its backslash."""
-    return _ESCAPED.sub(lambda found: ESCAPES[found.group()], word)
+    return _ESCAPED.sub(lambda match: ESCAPES[match.group()], word)
 
 
 class SSTDataModule(CorpusDataModule):
@@ -115,10 +115,10 @@ class SSTDataModule(CorpusDataModule):
     def files(self) -> list[Path]:
         """Those of the three files that are there."""
         folder = existing(self.path, "folder of SST trees")
-        found = [folder / name for name in FILES.values() if (folder / name).is_file()]
-        if not found:
+        files = [folder / name for name in FILES.values() if (folder / name).is_file()]
+        if not files:
             raise InputError(f"{folder} has none of {', '.join(FILES.values())}, the files of the SST trees.")
-        return found
+        return files
 
     def read(self) -> tuple[dict[str, Examples], list[str]]:
         """The sentences of each file."""
@@ -126,9 +126,9 @@ class SSTDataModule(CorpusDataModule):
         return {names[path.name]: self._read_file(path) for path in self.files()}, []
 
     def _read_file(self, path: Path) -> Examples:
-        found = Examples(texts=[], labels=[], source=str(path), evidence=[], lines=[])
-        assert found.evidence is not None
-        assert found.lines is not None
+        examples = Examples(texts=[], labels=[], source=str(path), evidence=[], lines=[])
+        assert examples.evidence is not None
+        assert examples.lines is not None
         for number, line in read_lines(path):
             try:
                 root, words, labels = parse_tree(line)
@@ -145,9 +145,9 @@ class SSTDataModule(CorpusDataModule):
             if not self.punctuation:
                 text = [part for pieces in parts for part in pieces]
                 labels = [label for label, pieces in zip(labels, parts, strict=True) for _ in pieces]
-            found.texts.append(text)
-            found.labels.append(self.classes()[int(root > NEUTRAL) if self.kind == "binary" else root])
+            examples.texts.append(text)
+            examples.labels.append(self.classes()[int(root > NEUTRAL) if self.kind == "binary" else root])
             steps = [abs(label - NEUTRAL) / 2 for label in labels]
-            found.evidence.append(steps if self.evidence == "graded" else [float(step > 0) for step in steps])
-            found.lines.append(number)
-        return found
+            examples.evidence.append(steps if self.evidence == "graded" else [float(step > 0) for step in steps])
+            examples.lines.append(number)
+        return examples

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from tokenizers import Encoding
+from typing_extensions import override
 
 from lightning_attn.data.encoded import Array, EncodedDataset, offsets_of
 from lightning_attn.data.hf_processor import HuggingFaceProcessor
@@ -43,8 +44,8 @@ class WindowDataset(EncodedDataset):
     def __init__(self, arrays: dict[str, Array], questions: list[Question], pad_id: int) -> None:
         spans, target, owner = arrays["spans"], arrays["target"], arrays["owner"]
         evidence, self.chosen = _evidence(arrays["offsets"], spans, target, owner)
-        given = {name: arrays[name] for name in ("ids", "offsets", "special", "segments")}
-        super().__init__(**given, labels=target, pad_id=pad_id, evidence=evidence)
+        flat = {name: arrays[name] for name in ("ids", "offsets", "special", "segments")}
+        super().__init__(**flat, labels=target, pad_id=pad_id, evidence=evidence)
         self.questions = questions
         self.owner = owner
         self.spans = spans
@@ -127,7 +128,7 @@ class QuestionProcessor(HuggingFaceProcessor):
             InputError: A question leaves too little room for its context.
         """
         self._tokenizer.enable_truncation(self.max_length, stride=self.stride, strategy="only_second")
-        found: list[Encoding] = []
+        windows: list[Encoding] = []
         owner: list[int] = []
         try:
             for start in range(0, len(questions), CHUNK):
@@ -136,32 +137,32 @@ class QuestionProcessor(HuggingFaceProcessor):
                 encodings = self._tokenizer.encode_batch([(one.text, one.context) for one in part])
                 for number, encoding in enumerate(encodings, start):
                     own = [encoding, *encoding.overflowing]
-                    found += own
+                    windows += own
                     owner += [number] * len(own)
         finally:
             self._tokenizer.enable_truncation(self.max_length)
-        spans = np.concatenate([_spans(encoding) for encoding in found])
-        offsets = offsets_of(len(encoding.ids) for encoding in found)
+        spans = np.concatenate([_spans(encoding) for encoding in windows])
+        offsets = offsets_of(len(encoding.ids) for encoding in windows)
         target = [
             _target(spans[first:end], questions[number])
             for number, first, end in zip(owner, offsets[:-1], offsets[1:], strict=True)
         ]
         return {
-            "ids": np.concatenate([np.asarray(encoding.ids, dtype=np.int32) for encoding in found]),
+            "ids": np.concatenate([np.asarray(encoding.ids, dtype=np.int32) for encoding in windows]),
             "offsets": offsets,
-            "special": np.concatenate([np.asarray(encoding.special_tokens_mask, dtype=bool) for encoding in found]),
-            "segments": np.concatenate([np.asarray(encoding.type_ids, dtype=np.int8) for encoding in found]),
+            "special": np.concatenate([np.asarray(encoding.special_tokens_mask, dtype=bool) for encoding in windows]),
+            "segments": np.concatenate([np.asarray(encoding.type_ids, dtype=np.int8) for encoding in windows]),
             "spans": spans,
             "target": np.array(target, dtype=np.int64).reshape(-1, 2),
             "owner": np.asarray(owner, dtype=np.int64),
         }
 
+    @override
     def settings(self) -> dict[str, Any]:
-        """See :meth:`HuggingFaceProcessor.settings`."""
         return {**super().settings(), "stride": self.stride}
 
+    @override
     def state(self) -> dict[str, Any]:
-        """See :meth:`TextProcessor.state`."""
         return {**super().state(), "stride": self.stride}
 
     @classmethod

@@ -163,7 +163,7 @@ class WordProcessor(TextProcessor):
         return [self.vocabulary[position] for position in ids]
 
     def surface(self, text: Text) -> list[str]:
-        """The words of one text as it was written, one a token of ``encode([text])``."""
+        """The words of one text as it was written, one per token of ``encode([text])``."""
         text = self._spaced(text)
         if isinstance(text, str):
             # spans of the original, because the splitter itself sees the text in lower case

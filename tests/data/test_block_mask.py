@@ -54,7 +54,7 @@ def test_classes_may_be_named(tmp_path: Path) -> None:
     ("text", "block", "problem"),
     [
         (TEXT, "1 1 1 0 0 0 0 0\n1 0\n", r"dev\.txt, line 2: the text has 8 words, but its evidence has 2"),
-        (TEXT, "1 1 1 0 0 0 0 0\n1 x\n", r"dev\.txt\.block, line 2, should be one 0 or 1 a word"),
+        (TEXT, "1 1 1 0 0 0 0 0\n1 x\n", r"dev\.txt\.block, line 2, should be one 0 or 1 per word"),
         (TEXT, "1 1 1 0 0 0 0 0\n", r"dev\.txt has 2 lines, but dev\.txt\.block has 1"),
         ("1\ta\nno tab\n", "1\n1\n", r"dev\.txt, line 2, should be a label, a tab and a text"),
         ("1\ta\n0\t \n", "1\n\n", r"dev\.txt, line 2: the text is empty"),
