@@ -13,6 +13,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
 from lightning_attn.ops.files import save_figure, write_text
+from lightning_attn.ops.text import visible
 
 if TYPE_CHECKING:  # imported by whoever draws
     from matplotlib.figure import Figure
@@ -61,7 +62,9 @@ def show(trainer: Trainer, folder: Path, stage: str, name: str, media: Media) ->
                 import wandb
 
                 page = wandb.Html(media.html, data_is_not_path=True)
-                table = wandb.Table(columns=list(media.columns), data=[list(row) for row in media.rows])
+                table = wandb.Table(
+                    columns=list(media.columns), data=[[_cell(cell) for cell in row] for row in media.rows]
+                )
                 _to_wandb(logger, {f"{key}_html": page, f"{key}_table": table}, trainer)
             elif isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_figure(key, media.figure, trainer.global_step)
@@ -99,7 +102,7 @@ def publish(
             if isinstance(logger, WandbLogger):
                 import wandb
 
-                cells = [[", ".join(cell) if isinstance(cell, list) else cell for cell in row.values()] for row in rows]
+                cells = [[_cell(cell) for cell in row.values()] for row in rows]
                 table = wandb.Table(columns=list(rows[0]), data=cells)
                 pictures = {name: wandb.Image(figure) for name, figure in images.items()}
                 _to_wandb(logger, {**pictures, f"{key}_table": table}, trainer)
@@ -115,6 +118,11 @@ def _forgiving(who: str, what: str, failures: type[Exception]) -> Iterator[None]
         yield
     except failures as error:
         rank_zero_warn(f"{who} could not take {what}; the training goes on: {error}")
+
+
+def _cell(cell: Cell | list[str]) -> Cell:
+    cell = ", ".join(cell) if isinstance(cell, list) else cell
+    return visible(cell) if isinstance(cell, str) else cell
 
 
 def _to_wandb(logger: WandbLogger, values: Mapping[str, Any], trainer: Trainer) -> None:

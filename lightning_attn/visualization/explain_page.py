@@ -44,7 +44,7 @@ _STYLE = """
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
 main { max-width: 76em; margin: 0 auto; padding: 2em 1.2em 4em; }
 h1 { font-size: 1.5em; margin: 0 0 .2em; }
-.faint { color: var(--faint); font-size: .87em; }
+.faint { color: var(--faint); font-size: .87em; overflow-wrap: anywhere; }
 .controls { position: sticky; top: 0; background: var(--page); padding: .8em 0; display: flex; flex-wrap: wrap;
   gap: .4em 1.4em; align-items: center; z-index: 1; }
 .controls label { cursor: pointer; }

@@ -31,7 +31,7 @@ h1 { font-size: 1.4em; } h2 { font-size: 1.05em; margin: 2em 0 .3em; }
 p.note, td.label { color: var(--faint); font-size: .85em; }
 table { border-collapse: collapse; width: 100%; }
 td { border-top: 1px solid var(--line); padding: .35em .6em; vertical-align: top; overflow-wrap: anywhere; }
-td.label { white-space: pre-line; width: 14em; }
+td.label { white-space: pre-line; width: min(14em, 30%); }
 span[title] { border-radius: .2em; padding: .05em .1em; }
 """
 

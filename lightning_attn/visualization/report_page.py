@@ -16,7 +16,9 @@ h1 { font-size: 1.4em; } h2 { font-size: 1.1em; margin-top: 2em; }
 img { max-width: 100%; background: #fff; border-radius: .5em; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: .3em .9em; text-align: right; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; min-width: 9em; }
+.wide { overflow-x: auto; }
+@media (max-width: 40em) { th, td { padding: .3em .4em; } }
 p { color: var(--faint); font-size: .9em; }
 """
 
@@ -46,9 +48,9 @@ def report_page(runs: Sequence[Run], metrics: Sequence[str]) -> str:
 <h1>Runs side by side</h1>
 <img alt="Curves of {len(runs)} runs" src="data:image/png;base64,{encoded}">
 <h2>Last epoch</h2>
-<table><tr><th></th>{header}</tr>
+<div class="wide"><table><tr><th></th>{header}</tr>
 {rows}
-</table>
+</table></div>
 <p>Dotted: attention is random and the scorer has not started to learn; what is measured then is its start.</p>
 </body></html>
 """

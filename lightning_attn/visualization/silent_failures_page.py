@@ -31,7 +31,9 @@ h1 { font-size: 1.4em; } h2 { font-size: 1.1em; margin-top: 2em; }
 img { max-width: 40em; width: 100%; background: #fff; border-radius: .5em; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: .3em .9em; text-align: right; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; min-width: 9em; }
+.wide { overflow-x: auto; }
+@media (max-width: 40em) { th, td { padding: .3em .4em; } }
 p { color: var(--faint); }
 """
 
@@ -134,7 +136,7 @@ figure; of the share, Wilson's 95 % interval, which is too narrow where ensemble
 def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{in_page(cell)}</th>" for cell in header)
     lines = "\n".join(f"<tr>{''.join(f'<td>{in_page(cell)}</td>' for cell in row)}</tr>" for row in body)
-    return f"<table><tr>{head}</tr>\n{lines}\n</table>"
+    return f'<div class="wide"><table><tr>{head}</tr>\n{lines}\n</table></div>'
 
 
 def _span(values: Sequence[float]) -> str:
