@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from lightning_attn.data.encoded import Array, Encoded, offsets_of
 from lightning_attn.data.files import digest
 from lightning_attn.data.processor import PairProcessor, Text, TextProcessor
 from lightning_attn.errors import InputError
+from lightning_attn.hub.configuration import stored_values
+from lightning_attn.hub.models import fits
 
 
 class HuggingFaceProcessor(TextProcessor):
@@ -60,26 +63,28 @@ class HuggingFaceProcessor(TextProcessor):
         """Load the tokenizer; it learns nothing from the texts.
 
         Raises:
-            InputError: There is none, or it is not a fast one.
+            InputError: There is none, it is not a fast one, or its files want code run or are damaged.
         """
         from transformers import AutoTokenizer  # takes seconds to import; a restored processor does without
 
-        try:
-            loaded = AutoTokenizer.from_pretrained(self.name_or_path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = (str(error).splitlines() or [""])[0].rstrip(".")
-            raise InputError(f"There is no tokenizer to be loaded from {self.name_or_path!r} ({reason}).") from error
+        with _refused(f"There is no tokenizer to be loaded from {self.name_or_path!r}"):
+            stored_values(self.name_or_path)  # transformers makes lists as long as sizes in it say
+            loaded = AutoTokenizer.from_pretrained(self.name_or_path, trust_remote_code=False)
         if not loaded.is_fast:
             raise InputError(f"The tokenizer {self.name_or_path!r} has no fast version, which aligns tokens and words.")
         special = {"pad": loaded.pad_token_id, "unk": loaded.unk_token_id, "mask": loaded.mask_token_id}
         self._set(loaded.backend_tokenizer.to_str(), special)
 
     def _set(self, json: str, special: dict[str, int | None]) -> None:
+        with _refused(f"The tokenizer of {self.name_or_path!r} is damaged"):
+            tokenizer = Tokenizer.from_str(json)
+            tokenizer.no_padding()
+            tokenizer.enable_truncation(self.max_length)
+            probe_ids = [*tokenizer.encode("a").ids, *(number for number in special.values() if number is not None)]
+            _check_ids(tokenizer, max(probe_ids, default=0))
         self._json = json
         self._special = special
-        self._tokenizer = Tokenizer.from_str(json)
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(self.max_length)
+        self._tokenizer = tokenizer
 
     def encode(self, texts: Sequence[Text]) -> Encoded:
         """Token ids of N texts, flat, with the word that each token comes from."""
@@ -88,7 +93,7 @@ class HuggingFaceProcessor(TextProcessor):
         special = [np.asarray(encoding.special_tokens_mask, dtype=bool) for encoding in encodings]
         words = [_words(text, encoding) for text, encoding in zip(texts, encodings, strict=True)]
         return Encoded(
-            ids=np.concatenate([np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]),
+            ids=token_ids(self._tokenizer, encodings),
             offsets=offsets_of(len(mask) for mask in special),
             special=np.concatenate(special),
             words=np.where(np.concatenate(special), -1, np.concatenate(words)).astype(np.int32),
@@ -181,7 +186,7 @@ class HuggingFacePairProcessor(HuggingFaceProcessor, PairProcessor):
         sides = np.concatenate([_sides(encoding) for encoding in encodings])
         words = np.concatenate([_words(text, encoding) for text, encoding in zip(texts, encodings, strict=True)])
         return Encoded(
-            ids=np.concatenate([np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]),
+            ids=token_ids(self._tokenizer, encodings),
             offsets=offsets_of(len(encoding.ids) for encoding in encodings),
             special=np.concatenate([np.asarray(encoding.special_tokens_mask, dtype=bool) for encoding in encodings]),
             words=np.where(sides == 0, words, -1).astype(np.int32),
@@ -195,6 +200,37 @@ class HuggingFacePairProcessor(HuggingFaceProcessor, PairProcessor):
         pair = (_string(text), _string(query))
         encoding = self._tokenizer.encode(*pair, add_special_tokens=True)
         return _pieces(pair, encoding)
+
+
+def token_ids(tokenizer: Tokenizer, encodings: Sequence[Encoding]) -> Array:
+    """Token ids of all encodings, flat, int32.
+
+    Raises:
+        InputError: One is far beyond the number of tokens that the tokenizer has.
+    """
+    ids = np.concatenate([np.asarray(encoding.ids, dtype=np.int64) for encoding in encodings])
+    _check_ids(tokenizer, int(ids.max(initial=0)))
+    return ids.astype(np.int32)
+
+
+def _check_ids(tokenizer: Tokenizer, highest: int) -> None:
+    size = tokenizer.get_vocab_size()
+    if highest >= size and not fits(size, highest + 1):
+        raise InputError(f"The tokenizer is damaged: of its {size:,} tokens one has the id {highest:,}.")
+
+
+@contextmanager
+def _refused(sentence: str) -> Iterator[None]:
+    """One sentence for whatever tokenizers and transformers raise of bad files; a panic in Rust is no Exception."""
+    try:
+        yield
+    except InputError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = (str(error).splitlines() or [""])[0].rstrip(".")
+        raise InputError(f"{sentence} ({reason:.300}).") from error
 
 
 def _string(text: Text) -> str:

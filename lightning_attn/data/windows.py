@@ -10,7 +10,7 @@ from tokenizers import Encoding
 from typing_extensions import override
 
 from lightning_attn.data.encoded import Array, EncodedDataset, offsets_of
-from lightning_attn.data.hf_processor import HuggingFaceProcessor
+from lightning_attn.data.hf_processor import HuggingFaceProcessor, token_ids
 from lightning_attn.data.processor import Text
 from lightning_attn.data.questions import Question
 from lightning_attn.errors import InputError
@@ -148,7 +148,7 @@ class QuestionProcessor(HuggingFaceProcessor):
             for number, first, end in zip(owner, offsets[:-1], offsets[1:], strict=True)
         ]
         return {
-            "ids": np.concatenate([np.asarray(encoding.ids, dtype=np.int32) for encoding in windows]),
+            "ids": token_ids(self._tokenizer, windows),
             "offsets": offsets,
             "special": np.concatenate([np.asarray(encoding.special_tokens_mask, dtype=bool) for encoding in windows]),
             "segments": np.concatenate([np.asarray(encoding.type_ids, dtype=np.int8) for encoding in windows]),

@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from lightning_attn.encoders.base import Encoder
 from lightning_attn.errors import InputError
+from lightning_attn.hub.configuration import check_size
 from lightning_attn.hub.models import HubModel, longest, readable, silent
 from lightning_attn.ops.evaluation import evaluating
 from lightning_attn.types import Batch, DataSchema
@@ -76,7 +77,6 @@ class PretrainedEncoder(HubModel, Encoder):
         size = self._vocabulary(schema)
         with silent():
             config = self._read_config()
-            self._check_kind(config)
             self._check_vocabulary(config, size)
             loaded = self._load(self._cut(config))
         if getattr(loaded, "pooler", None) is not None:
@@ -176,17 +176,15 @@ class PretrainedEncoder(HubModel, Encoder):
         return cut
 
     def _load(self, config: PretrainedConfig) -> PreTrainedModel:
-        from safetensors import SafetensorError
         from transformers import AutoModel
 
-        if self.config is not None:
-            return AutoModel.from_config(config)
-        try:
+        with self._loading():
+            check_size(AutoModel, config, self.name_or_path)
+            if self.config is not None:
+                return AutoModel.from_config(config)
             model, info = AutoModel.from_pretrained(
-                self.name_or_path, config=config, weights_only=True, output_loading_info=True
+                self.name_or_path, config=config, weights_only=True, output_loading_info=True, trust_remote_code=False
             )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise self._nothing_there(error) from error
         missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
         if missing:
             raise InputError(f"{self.name_or_path!r} lacks weights of its model: those of {', '.join(missing[:3])}.")

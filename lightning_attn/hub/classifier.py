@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from lightning_attn.errors import InputError
+from lightning_attn.hub.configuration import check_size, stored_values
 from lightning_attn.hub.models import HubModel
 from lightning_attn.types import DataSchema
 
@@ -27,14 +28,14 @@ def load_classifier(network: HubModel, found: PretrainedConfig, schema: DataSche
     Raises:
         InputError: There are no such weights, some are missing, or they are for other classes.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification as Classifier
 
-    if network.config is not None:
-        return cast("PreTrainedModel", Classifier.from_config(found))
-    if found.num_labels != schema.num_classes:
+    if network.config is None and found.num_labels != schema.num_classes:
         found.num_labels = schema.num_classes
-    try:
+    with network._loading():
+        check_size(Classifier, found, network.name_or_path)
+        if network.config is not None:
+            return cast("PreTrainedModel", Classifier.from_config(found))
         model, info = Classifier.from_pretrained(
             network.name_or_path,
             config=found,
@@ -42,9 +43,8 @@ def load_classifier(network: HubModel, found: PretrainedConfig, schema: DataSche
             weights_only=True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            trust_remote_code=False,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise network._nothing_there(error) from error
     if info["mismatched_keys"]:
         raise InputError(
             f"{network.name_or_path!r} does not fit: the data have {schema.num_classes} classes, and the sizes of "
@@ -69,18 +69,21 @@ def load_answerer(network: HubModel, found: PretrainedConfig) -> PreTrainedModel
     Raises:
         InputError: There are no such weights, some are missing, or models of this kind answer no questions.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForQuestionAnswering as Answerer
 
     found.num_labels = 2
-    try:
+    with network._loading():
+        check_size(Answerer, found, network.name_or_path)
         if network.config is not None:
             return cast("PreTrainedModel", Answerer.from_config(found))
         model, info = Answerer.from_pretrained(
-            network.name_or_path, config=found, dtype=torch.float32, weights_only=True, output_loading_info=True
+            network.name_or_path,
+            config=found,
+            dtype=torch.float32,
+            weights_only=True,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise network._nothing_there(error) from error
     _check_missing(network, model, info["missing_keys"])
     return cast("PreTrainedModel", model)
 
@@ -95,12 +98,11 @@ def _check_missing(network: HubModel, model: PreTrainedModel, keys: Collection[s
 
 def architectures(name_or_path: str) -> list[str]:
     """What a model of Hugging Face says of itself, such as ``BertForSequenceClassification``; empty if it does not."""
-    from transformers import AutoConfig
-
     try:
-        return list(AutoConfig.from_pretrained(name_or_path).architectures or [])
-    except (OSError, ValueError, KeyError, TypeError):
-        return []  # whoever loads it says why
+        named = stored_values(name_or_path).get("architectures")
+    except Exception:  # whoever loads it says why
+        return []
+    return [str(name) for name in named] if isinstance(named, list) else []
 
 
 def own_schema(name: str, found: PretrainedConfig) -> DataSchema:

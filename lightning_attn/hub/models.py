@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attn.errors import InputError
+from lightning_attn.hub.configuration import find_adapter, make_configuration, stored_values
 from lightning_attn.types import Batch, DataSchema
 
 if TYPE_CHECKING:
@@ -68,22 +68,44 @@ class HubModel(ABC):
         enable({"use_reentrant": False, "context_fn": lambda: (nullcontext(), recomputing())})
 
     def _read_config(self) -> PretrainedConfig:
-        from transformers import AutoConfig  # takes seconds to import
+        """The configuration of an encoder: of ``config``, or of the file that the user named.
 
-        if self.config is not None:
-            return AutoConfig.for_model(**copy.deepcopy(self.config))
-        try:
-            return AutoConfig.from_pretrained(self.name_or_path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise self._nothing_there(error) from error
+        Raises:
+            InputError: There is none; it is no encoder's; or it wants code run, or has absurd sizes.
+        """
+        with self._loading():
+            from_file = self.config is None
+            values = stored_values(self.name_or_path) if self.config is None else self.config
+            if not isinstance(kind := values.get("model_type"), str):
+                raise ValueError("no config.json with a model_type")
+            self._check_kind(kind, own_code=bool(values.get("auto_map")))
+            config = make_configuration(values, self.name_or_path, from_file)
+            self._check_kind(kind, decodes=config.is_encoder_decoder or getattr(config, "is_decoder", False))
+            if from_file and find_adapter(self.name_or_path):
+                raise InputError(
+                    f"{self.name_or_path!r} holds an adapter (adapter_config.json), which is not applied here: merge "
+                    "it into the model (merge_and_unload) and save that."
+                )
+            return config
 
-    def _check_kind(self, found: PretrainedConfig) -> None:
+    def _check_kind(self, kind: str, decodes: bool = False, own_code: bool = False) -> None:
         from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-        kind = found.model_type
-        decodes = found.is_encoder_decoder or getattr(found, "is_decoder", False)
         if decodes or kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-            raise self._unusable(kind, "which is no bidirectional encoder of texts")
+            reason = (
+                "whose own code (auto_map) is never run" if own_code else "which is no bidirectional encoder of texts"
+            )
+            raise self._unusable(kind, reason)
+
+    @contextmanager
+    def _loading(self) -> Iterator[None]:
+        """One sentence for whatever transformers raises of files that anybody may have written."""
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:
+            raise self._nothing_there(error) from error
 
     def _vocabulary(self, schema: DataSchema) -> int:
         """Number of token ids that the data have."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_attn.data.conllu import Parse
 from lightning_attn.data.encoded import Array, EncodedDataset, offsets_of
+from lightning_attn.data.hf_processor import token_ids
 from lightning_attn.errors import InputError
 from lightning_attn.types import Batch
 
@@ -111,7 +112,7 @@ def align(
     words = _words_of_tokens([parse for parse, _ in kept], [encoding for _, encoding in kept])
     lengths = [len(encoding.ids) for _, encoding in kept]
     texts = EncodedDataset(
-        ids=np.concatenate([np.asarray(encoding.ids, dtype=np.int32) for _, encoding in kept]),
+        ids=token_ids(tokenizer, [encoding for _, encoding in kept]),
         offsets=offsets_of(lengths),
         special=np.concatenate([np.asarray(encoding.special_tokens_mask, dtype=bool) for _, encoding in kept]),
         labels=np.zeros(len(kept), dtype=np.int64),

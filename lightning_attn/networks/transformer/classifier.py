@@ -148,8 +148,12 @@ class TransformerNetwork(TransformerModel):
                 "data.init_args.processor to HuggingFacePairProcessor."
             )
         with silent():
-            found = self._read_config() if self._given is None else self._given.config
-            self._check_kind(found)
+            if self._given is None:
+                found = self._read_config()
+            else:
+                found = self._given.config
+                decodes = found.is_encoder_decoder or getattr(found, "is_decoder", False)
+                self._check_kind(found.model_type, decodes)
             self._check_vocabulary(found, size)
             self.choice = RowChoice.of(self.name_or_path, found, self.layers, self.heads)
             model = load_classifier(self, found, schema) if self._given is None else self._given

@@ -78,7 +78,6 @@ class TransformerQANetwork(TransformerModel):
         size = self._vocabulary(schema)
         with silent():
             found = self._read_config()
-            self._check_kind(found)
             self._check_vocabulary(found, size)
             model = load_answerer(self, found)
         if not getattr(model, "_supports_attention_backend", False) or not has_known_parts(model):
