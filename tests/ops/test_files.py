@@ -7,12 +7,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from lightning_fabric.plugins.io import torch_io
 from matplotlib.figure import Figure
 
 from lightning_attn.cli.commands import main
 from lightning_attn.ops.files import replacing, save_figure, write_text
+from lightning_attn.runs.checkpoint_file import read_checkpoint
+from tests.helpers.commands import write_config
 
 
 def test_files_are_written(tmp_path: Path) -> None:
@@ -75,3 +79,36 @@ def test_a_closed_pipe_is_one_sentence_and_status_2(tmp_path: Path) -> None:
     os.close(write)
     assert process.returncode == 2
     assert process.stderr == "error: Who read the output has closed it, so the rest of it was not written.\n"
+
+
+def test_a_full_disk_leaves_the_checkpoints_of_earlier_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save = torch_io._atomic_save
+
+    def full(checkpoint: dict[str, Any], path: str) -> None:
+        if checkpoint["epoch"] == 2:
+            Path(path).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(checkpoint, path)
+
+    monkeypatch.setattr(torch_io, "_atomic_save", full)
+    assert (
+        main(["fit", "--config", str(write_config(tmp_path)), f"--trainer.default_root_dir={tmp_path / 'runs'}"]) == 2
+    )
+    (folder,) = tmp_path.glob("runs/*/checkpoints")
+    assert {path.name for path in folder.iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert read_checkpoint(folder / "last.ckpt")["epoch"] == 1
+    assert "ckpt could not be written: No space left on device.\n" in capsys.readouterr().err
+
+
+def test_a_training_whose_reader_goes_away_ends_in_order(tmp_path: Path) -> None:
+    arguments = ["--config", str(write_config(tmp_path)), f"--trainer.default_root_dir={tmp_path / 'runs'}"]
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "lightning_attn", "fit", *arguments]
+    process = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert process.returncode == 2
+    assert process.stderr.splitlines()[-1].startswith("error: Who read the output has closed it")
+    assert "Traceback" not in process.stderr
