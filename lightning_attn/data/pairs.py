@@ -12,7 +12,8 @@ import numpy as np
 from lightning_attn.data.corpus import CorpusDataModule
 from lightning_attn.data.examples import Examples
 from lightning_attn.data.files import existing, parse_json, read_lines
-from lightning_attn.data.tables import SEPARATORS, kind_of, read_tables, split_of
+from lightning_attn.data.table_rows import read_tables
+from lightning_attn.data.tables import SEPARATORS, kind_of, split_of
 from lightning_attn.errors import InputError
 
 UNDECIDED = "-"  # what SNLI writes where the annotators did not agree

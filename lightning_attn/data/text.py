@@ -12,17 +12,8 @@ from lightning_attn.data.examples import Examples
 from lightning_attn.data.files import COMPRESSED
 from lightning_attn.data.labels import Label, drawn, stratified
 from lightning_attn.data.processor import Text
-from lightning_attn.data.tables import (
-    KINDS,
-    Table,
-    content_digest,
-    find_tables,
-    ignored_tables,
-    read_hub,
-    read_memory,
-    read_tables,
-    split_of,
-)
+from lightning_attn.data.table_rows import content_digest, read_hub, read_memory, read_tables
+from lightning_attn.data.tables import KINDS, Table, find_tables, ignored_tables, split_of
 from lightning_attn.data.word_processor import word_spans
 from lightning_attn.errors import InputError
 

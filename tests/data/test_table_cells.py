@@ -240,6 +240,12 @@ def test_tables_are_read_whoever_wrote_them(tmp_path: Path, name: str, content: 
     assert data.dataset("train").labels.tolist() == [1, 0]
 
 
+def test_arrays_of_json_in_several_files_are_joined(tmp_path: Path) -> None:
+    for name, label in (("train_1.json", "p"), ("train_2.json", "n")):
+        (tmp_path / name).write_text(json.dumps([{"text": "so good", "label": label}]))
+    assert opened(tmp_path).dataset("train").labels.tolist() == [1, 0]
+
+
 def test_the_notes_name_the_files_of_a_split_and_the_rows_over_several_lines(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text(CSV)
     (tmp_path / "train_old.csv").write_text(CSV.replace("so bad", '"so\nbad"'))

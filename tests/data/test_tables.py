@@ -4,7 +4,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lightning_attn.data.tables import find_tables, ignored_tables, kind_of, read_tables, split_of
+from lightning_attn.data.table_rows import read_tables
+from lightning_attn.data.tables import find_tables, ignored_tables, kind_of, split_of
 from lightning_attn.errors import InputError
 
 

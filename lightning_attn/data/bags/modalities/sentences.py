@@ -13,7 +13,8 @@ from lightning_attn.data.bags.modalities.base import PooledModality, divide, pos
 from lightning_attn.data.encoded import Array
 from lightning_attn.data.files import existing
 from lightning_attn.data.labels import find_classes
-from lightning_attn.data.tables import find_tables, read_tables
+from lightning_attn.data.table_rows import read_tables
+from lightning_attn.data.tables import find_tables
 from lightning_attn.data.vectors import read_word_vectors
 from lightning_attn.data.word_processor import WordProcessor
 from lightning_attn.errors import InputError
