@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lightning_attn.attention import TopKSelection as TopKSelection
     from lightning_attn.callbacks import AttentionTableCallback as AttentionTableCallback
     from lightning_attn.callbacks import FaithfulnessCallback as FaithfulnessCallback
+    from lightning_attn.callbacks import SelectionCallback as SelectionCallback
     from lightning_attn.callbacks import ShortcutProbe as ShortcutProbe
     from lightning_attn.data import AttentionDataModule as AttentionDataModule
     from lightning_attn.data import BagDataModule as BagDataModule
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from lightning_attn.mitigations import NoMitigation as NoMitigation
     from lightning_attn.mitigations import RandomMixing as RandomMixing
     from lightning_attn.mitigations import RandomPretraining as RandomPretraining
+    from lightning_attn.mitigations import WarmStart as WarmStart
     from lightning_attn.networks import AttentionEnsemble as AttentionEnsemble
     from lightning_attn.networks import AttentionNetwork as AttentionNetwork
     from lightning_attn.networks import BagNetwork as BagNetwork
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from lightning_attn.networks import MLPClassifier as MLPClassifier
     from lightning_attn.networks import PairedNetwork as PairedNetwork
     from lightning_attn.networks import PooledNetwork as PooledNetwork
+    from lightning_attn.networks import SelectorNetwork as SelectorNetwork
     from lightning_attn.networks import TransformerNetwork as TransformerNetwork
     from lightning_attn.networks.trained import load_network as load_network
     from lightning_attn.tasks import AttentionClassifier as AttentionClassifier
@@ -69,7 +72,7 @@ __version__ = "0.1.0"
 _PLACES = {
     "pytorch_lightning": "Trainer",
     "lightning_attn.attention": "AdditiveAttention DotAttention GatedAttention TopKSelection",
-    "lightning_attn.callbacks": "AttentionTableCallback FaithfulnessCallback ShortcutProbe",
+    "lightning_attn.callbacks": "AttentionTableCallback FaithfulnessCallback SelectionCallback ShortcutProbe",
     "lightning_attn.data": "AttentionDataModule BagDataModule BagTableDataModule HuggingFaceProcessor "
     "SyntheticReviewsDataModule TextDataModule WordProcessor",
     "lightning_attn.encoders": "BiLSTM CNN Encoder PretrainedEncoder TokenMLP",
@@ -77,9 +80,9 @@ _PLACES = {
     "lightning_attn.explain": "Explainer attribute",
     "lightning_attn.metrics": "measure",
     "lightning_attn.mitigations": "AttentionDropout Compose InstanceWeighting LeakagePenalty Mitigation NoMitigation "
-    "RandomMixing RandomPretraining",
+    "RandomMixing RandomPretraining WarmStart",
     "lightning_attn.networks": "AttentionEnsemble AttentionNetwork BagNetwork LinearClassifier MLPClassifier "
-    "PairedNetwork PooledNetwork TransformerNetwork",
+    "PairedNetwork PooledNetwork SelectorNetwork TransformerNetwork",
     "lightning_attn.networks.trained": "load_network",
     "lightning_attn.tasks": "AttentionClassifier BlackBoxExplainer QuestionAnswerer",
     "lightning_attn.types": "AttentionOutput Batch DataSchema",
