@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,6 +41,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     [
         (["--trainer.max_epoch=3"], ["trainer.max_epoch", "did you mean trainer.max_epochs"]),
         (["--foo=3"], ["'foo'"]),
+        (["trainer.max_epochs=3"], ["'trainer.max_epochs=3' is no option", "did you mean --trainer.max_epochs=3?"]),
         (
             [f"{ENCODER}.class_path=BiLST"],
             ["'BiLST'", "did you mean BiLSTM", "BiLSTM, CNN, PretrainedEncoder, TokenMLP"],
@@ -103,6 +105,23 @@ def test_a_wrong_file(
     assert part in refused(capsys, *command("fit", config, tmp_path / "runs", "--config", str(overlay)))
 
 
+def test_a_configuration_that_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bytes.yaml").write_bytes(b"model: \xff\xfe")
+    assert "bytes.yaml is not a text in UTF-8" in refused(capsys, "fit", f"--config={tmp_path}/bytes.yaml")
+
+
+@pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
+def test_random_weights_are_not_measured(
+    config: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], subcommand: str
+) -> None:
+    arguments = command(subcommand, config, tmp_path / "runs", "--wandb=disabled")
+    assert "random weights: give --ckpt_path RUN/checkpoints/best.ckpt" in refused(capsys, *arguments)
+    folder = checkpoint.parents[1]
+    arguments = command(subcommand, folder / "config.yaml", tmp_path / "runs", "--wandb=disabled")
+    assert f"--ckpt_path {folder}/checkpoints/best.ckpt." in refused(capsys, *arguments)
+    assert not list(tmp_path.glob("runs/*"))
+
+
 def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "fit, validate, test, predict, explain" in refused(capsys, "fot")
 
@@ -146,6 +165,52 @@ def test_checkpoints_that_cannot_be_used(
         assert part in refused(capsys, *base, f"--ckpt_path={tmp_path / name}.ckpt")
     assert not ran.exists()
     assert not list(tmp_path.glob("runs/*"))
+
+
+DAMAGES: dict[str, Any] = {
+    **{
+        f"{part} is text": lambda content, part=part: content.update({part: "x"})
+        for part in (
+            *("state_dict", "schema", "data", "hyper_parameters", "callbacks", "loops", "optimizer_states"),
+            *("lr_schedulers", "epoch", "global_step"),
+        )
+    },
+    "weights are whole numbers": lambda content: _exchange(content, lambda value: value.long()),
+    "weights are complex": lambda content: _exchange(content, lambda value: value.to(torch.complex64)),
+    "weights are words": lambda content: _exchange(content, lambda value: "weights"),
+    "weights are few": lambda content: content["state_dict"].clear(),
+    "weights have other shapes": lambda content: _exchange(content, lambda value: value[:1]),
+    "names are numbers": lambda content: content["state_dict"].update({3: torch.ones(1)}),
+    "a schema without classes": lambda content: content["schema"].pop("num_classes"),
+    "a schema of words": lambda content: content["schema"].update(num_classes="two"),
+    "a schema below 0": lambda content: content["schema"].update(vocabulary_size=-5),
+    "a schema with more": lambda content: content["schema"].update(other=1),
+    "no network": lambda content: content["hyper_parameters"].update(network=3),
+    "no processor": lambda content: content["data"].update(processor=3),
+}
+
+
+def _exchange(content: dict[str, Any], change: Any) -> None:
+    for name, value in content["state_dict"].items():
+        if name.endswith("weight") and value.ndim == 2:
+            content["state_dict"][name] = change(value)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("subcommand", ["fit", "test", "explain"])
+def test_parts_of_a_checkpoint_of_another_kind(
+    config: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    subcommand: str,
+    damage: str,
+) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    DAMAGES[damage](content)
+    torch.save(content, tmp_path / "damaged.ckpt")
+    base = ["explain", "--text=a"] if subcommand == "explain" else command(subcommand, config, tmp_path / "runs")
+    refused(capsys, *base, f"--ckpt_path={tmp_path}/damaged.ckpt")
 
 
 def test_a_run_folder_that_cannot_be_made(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -157,6 +157,8 @@ def test_the_installed_command_finds_classes_of_the_current_folder(config: Path,
     assert done.returncode == 0, done.stderr
     (checkpoint,) = tmp_path.glob("runs/*/checkpoints/best.ckpt")
     explain = ["explain", f"--ckpt_path={checkpoint}", "--text", "a superb cast"]
+    assert "--trust my_package" in call(*explain, cwd=tmp_path).stderr  # no checkpoint decides what is imported
+    explain += ["--trust", "my_package"]
     assert call(*explain, cwd=tmp_path).returncode == 0
     (tmp_path / "elsewhere").mkdir()
     done = call(*explain, cwd=tmp_path / "elsewhere")

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from lightning_attn.compat import modernized_options
 from lightning_attn.data.base import AttentionDataModule
 from lightning_attn.errors import InputError
 from lightning_attn.networks.trained import TrainedNetwork
+from lightning_attn.runs.checkpoint_file import read_checkpoint
 from lightning_attn.runs.class_paths import check_configuration, trusting
 
 #: What else a configuration file of a run holds; nothing here needs it.
@@ -51,6 +53,8 @@ def index_command(options: Sequence[str]) -> int:
         raise InputError(f"--max_tokens must be at least 1, not {arguments.max_tokens}.")
     attribution.get(arguments.base)  # before anything is read
     with quiet():
+        if not Path(arguments.ckpt_path).expanduser().is_file():
+            read_checkpoint(arguments.ckpt_path)  # says what there is instead
         parser = _data_parser()
         settings = parser.parse_args([f"--config={path}" for path in arguments.config] + modernized_options(data))
         with trusting(arguments.trust, settings.model):
@@ -139,6 +143,8 @@ def _data_parser() -> LightningArgumentParser:
 
 def _datamodule(parser: LightningArgumentParser, settings: Namespace) -> AttentionDataModule:
     check_configuration(settings.data, AttentionDataModule, "data")
+    for name in _ELSEWHERE:
+        settings[name] = None  # nothing of it is to be made
     try:
         made: AttentionDataModule = parser.instantiate_classes(settings).data
     except (ValueError, OSError) as error:

@@ -6,14 +6,13 @@ import difflib
 import importlib
 import inspect
 import re
-import traceback
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from pytorch_lightning import Trainer
 
-from lightning_attn.errors import shown
+from lightning_attn.errors import InputError, shown
 
 #: The parser reports a tree of attempts. These are its steps down, and after `leaf`, what was wrong at the end.
 _STEPS = re.compile(
@@ -27,7 +26,7 @@ _STEPS = re.compile(
     |Expected\ a\ (?!path\ but)(?P<expected>.*?)(?:\.\ Got\ value:\ (?P<value>.*))?$""",
     re.VERBOSE | re.MULTILINE,
 )
-_TOP_KEYS = ["config", "seed_everything", "trainer", "model", "data", "ckpt_path", "wandb", "tensorboard"]
+_TOP_KEYS = ["config", "seed_everything", "trainer", "model", "data", "ckpt_path", "wandb", "tensorboard", "trust"]
 _MOST = 14  # names that a sentence can list
 
 
@@ -38,7 +37,10 @@ def sentence(message: str) -> str:
         message: From ``jsonargparse``, as it stands after ``error:``.
     """
     if found := re.search(r"does not accept option '([^']+)'|unrecognized arguments: (.+)", message):
-        key = (found[1] or found[2]).lstrip("-").split("=")[0].split()[0]
+        given = found[1] or found[2]
+        key = given.lstrip("-").split("=")[0].split()[0]
+        if not given.startswith("-") and key in _known_keys():
+            return f"{given.split()[0]!r} is no option; did you mean --{given.split()[0]}?"
         return f"There is no option {key!r}{_instead(key, _known_keys())}"
     if found := re.search(r"File does not exist: '([^']+)'", message):
         return f"The configuration file {found[1]} does not exist."
@@ -49,25 +51,33 @@ def sentence(message: str) -> str:
     return _descend(message) or " ".join(message.split())
 
 
+def make(kind: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a class that is configured; what it refuses begins with its name.
+
+    Raises:
+        InputError: It refuses its arguments.
+    """
+    try:
+        return kind(*args, **kwargs)
+    except (ValueError, OSError) as error:
+        text, name = " ".join(str(error).split()), getattr(kind, "__name__", "")
+        if name in text:
+            raise
+        raise InputError(f"{name}: {text}") from error
+
+
 def refusal(error: Exception) -> str:
     """What a constructor says of its arguments, where the parser tells all its attempts at them.
 
     Args:
-        error: That came while classes were instantiated. Its first cause is the constructor's own.
+        error: That came while classes were instantiated, see :func:`make`. Its first cause is the constructor's own.
 
     Returns:
-        One line, with the class in front unless it is named.
+        One line.
     """
-    while isinstance(error.__cause__, Exception):
+    while not isinstance(error, InputError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
-    text = " ".join(str(error).split())
-    makers = [
-        type(frame.f_locals["self"])
-        for frame, _ in traceback.walk_tb(error.__traceback__)
-        if frame.f_code.co_name == "__init__" and "self" in frame.f_locals
-    ]
-    owner = next((kind.__name__ for kind in makers if not kind.__module__.startswith("jsonargparse")), "")
-    return text if not owner or owner in text else f"{owner}: {text}"
+    return " ".join(str(error).split())
 
 
 def _descend(message: str) -> str | None:

@@ -6,12 +6,13 @@ import shlex
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml  # type: ignore[import-untyped]  # its stubs are a distribution of their own
-from jsonargparse import get_loader, set_loader
+from jsonargparse import Namespace, get_loader, set_loader
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar, TQDMProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -34,11 +35,11 @@ from lightning_attn.callbacks.epoch_lines import EpochLines
 from lightning_attn.callbacks.predictions import AnswersFile, PredictionsFile
 from lightning_attn.callbacks.step_seed import StepSeed
 from lightning_attn.cli.console import quiet
-from lightning_attn.cli.parse_errors import refusal, sentence
+from lightning_attn.cli.parse_errors import make, refusal, sentence
 from lightning_attn.cli.specification import described, differing
 from lightning_attn.compat import modernized, modernized_options
 from lightning_attn.data.base import AttentionDataModule
-from lightning_attn.errors import InputError
+from lightning_attn.errors import DivergedError, InputError
 from lightning_attn.ops.text import visible
 from lightning_attn.runs.checkpoint_file import read_checkpoint
 from lightning_attn.runs.class_paths import check_checkpoint, check_configuration, trusting
@@ -93,6 +94,7 @@ class AttentionCLI(LightningCLI):
         # What is tidied up is what this process made itself, and nothing before it has made something.
         self._made: Path | None = None
         self.checkpoint: dict[str, Any] | None = None
+        self._checkpoint_path = ""
         self.trainer = None  # type: ignore[assignment]  # it is set late, and looked at when something fails early
         self._wandb: list[WandbLogger] = []  # those whose runs were started here
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
@@ -100,6 +102,11 @@ class AttentionCLI(LightningCLI):
             self._run(args)
         except BaseException as error:
             self._finish(failed=True)
+            if _is_of_restoring(error):
+                reason = " ".join(str(error).split())[:200]
+                raise InputError(
+                    f"The checkpoint {self._checkpoint_path} does not fit or is damaged: {reason}."
+                ) from error
             if isinstance(error, SystemExit) and not isinstance(error, SIGTERMException) and self._interrupted:
                 raise KeyboardInterrupt from error
             raise
@@ -145,7 +152,10 @@ class AttentionCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and read the checkpoint before anything else can fail on it."""
-        self.config = parser.parse_args(args)
+        try:
+            self.config = parser.parse_args(args)
+        except UnicodeDecodeError as error:
+            raise InputError(f"The configuration {_undecodable(args)} is not a text in UTF-8.") from error
         settings = self.config[self.config.subcommand]
         check_configuration(settings.model, AttentionModule, "model")
         check_configuration(settings.data, AttentionDataModule, "data")
@@ -158,7 +168,12 @@ class AttentionCLI(LightningCLI):
             raise InputError(f"--seed_everything must be between 0 and {2**32 - 1}, not {seed}.")
         path = settings.get("ckpt_path")
         if path is not None:
-            self.checkpoint = read_checkpoint(path)
+            self.checkpoint, self._checkpoint_path = read_checkpoint(path), str(path)
+        elif self.config.subcommand != "fit" and not _is_trained(settings.model):
+            raise InputError(
+                f"{self.config.subcommand} would measure random weights: give --ckpt_path "
+                f"{_best_checkpoint(settings.get('config') or [])}."
+            )
         # Files written elsewhere must not run code, and predictions go to a file.
         settings.weights_only = True
         if "return_predictions" in settings:
@@ -185,6 +200,10 @@ class AttentionCLI(LightningCLI):
         settings.model = None  # nothing of the configuration is to be mixed into the checkpoint's arguments
         model = {"class_path": class_path, "init_args": {**kept, **stored}}
         self.config = self.parser.parse_object({self.config.subcommand: {"model": model}}, self.config)
+
+    def _add_instantiators(self) -> None:
+        super()._add_instantiators()
+        self.parser.add_instantiator(make, object, subclasses=True)
 
     def before_instantiate_classes(self) -> None:
         """Make the run's folder, and say what will be trained, which a checkpoint decides."""
@@ -327,6 +346,42 @@ def run(args: Sequence[str]) -> int:
         except SystemExit as request:  # after a help text
             return int(request.code or 0)
     return 0
+
+
+def _is_of_restoring(error: BaseException) -> bool:
+    """Whether an error came while Lightning put what a checkpoint holds into place; it has no error of its own."""
+    kinds = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+    if isinstance(error, (InputError, DivergedError)) or not isinstance(error, kinds):
+        return False
+    return any(frame.name.startswith(("restore", "_restore")) for frame in traceback.extract_tb(error.__traceback__))
+
+
+def _undecodable(args: Sequence[str]) -> str:
+    """The configuration file that cannot be read as text."""
+    for option in args:
+        path = Path(option.partition("=")[2] if option.startswith("--") else option)
+        try:
+            path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            return str(path)
+        except (OSError, ValueError):
+            continue
+    return "file"
+
+
+def _is_trained(model: Namespace) -> bool:
+    """Whether the network comes with a classifier of its own, as a fine-tuned model of the Hub does."""
+    network = model.get("init_args.network.class_path")
+    return str(network).rpartition(".")[2] in ("TransformerNetwork", "TransformerQANetwork")
+
+
+def _best_checkpoint(configs: Sequence[Any]) -> str:
+    """Where the best checkpoint lies, if a configuration is that of a run."""
+    for config in configs:
+        for name in (f"{CHECKPOINTS}/best.ckpt", f"{CHECKPOINTS}/last.ckpt", "ensemble.ckpt"):
+            if (path := Path(str(config)).parent / name).is_file():
+                return str(path)
+    return "RUN/checkpoints/best.ckpt"
 
 
 def _module_arguments(settings: Any) -> dict[str, Any]:

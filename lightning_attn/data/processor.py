@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lightning_attn.data.encoded import Encoded, EncodedDataset
-from lightning_attn.errors import InputError
+from lightning_attn.errors import InputError, shown
 from lightning_attn.types import Batch
 
 Text = str | list[str]  # a raw string, or words that somebody split already
@@ -91,12 +91,17 @@ class TextProcessor(ABC):
             InputError: The state names a processor class that is not imported.
         """
         classes = {kind.__name__: kind for kind in _subclasses()}
+        if not isinstance(state, dict):
+            raise InputError(f"The checkpoint's text processor is damaged: it is {shown(str(state))}.")
         if state.get("type") not in classes:
             raise InputError(
                 f"The checkpoint's text processor is a {state.get('type')!r}, but only {', '.join(sorted(classes))} "
                 "are known; import the module that defines it first."
             )
-        return classes[str(state["type"])].restored(state)
+        try:
+            return classes[str(state["type"])].restored(state)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InputError(f"The checkpoint's text processor is damaged ({shown(str(error))}).") from error
 
     def unfitted(self) -> TextProcessor:
         """A copy to be fitted, so that the one that was given stays as it is."""

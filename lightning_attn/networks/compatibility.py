@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from lightning_attn.errors import InputError
+from torch import Tensor, nn
+
+from lightning_attn.errors import InputError, shown
 from lightning_attn.types import DataSchema
 
 if TYPE_CHECKING:
     from lightning_attn.networks.trained import TrainedNetwork
+
+_LARGEST = 10**9  # of the numbers in a schema; ours have up to 10^6
 
 
 def is_plain(value: Any) -> bool:
@@ -18,6 +24,47 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return all(is_plain(item) for item in value)
     return value is None or isinstance(value, (bool, int, float, str))
+
+
+def read_schema(stored: Mapping[str, Any]) -> DataSchema:
+    """The schema that a checkpoint holds, as :meth:`DataSchema.as_dict` wrote it.
+
+    Raises:
+        InputError: It holds something else.
+    """
+    names = {field.name: str(field.type) for field in fields(DataSchema)}
+    for name, value in stored.items():
+        kind = names.get(name, "")
+        parts = value if isinstance(value, (list, tuple)) and kind.startswith("tuple") else [value]
+        expected = str if "str" in kind else bool if kind == "bool" else int
+        fits = kind and (all(type(part) is expected for part in parts) or (value is None and "None" in kind))
+        if not fits or any(isinstance(part, int) and not 0 <= part <= _LARGEST for part in parts):
+            raise InputError(f"The checkpoint's data schema has {shown(str(value))} for {shown(str(name))}.")
+    if "num_classes" not in stored:
+        raise InputError("The checkpoint's data schema has no num_classes.")
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
+    }
+    return DataSchema(**values)
+
+
+def check_weights(module: nn.Module, stored: Mapping[str, Any]) -> None:
+    """See that stored weights are numbers of the kind of a module's own, which PyTorch would convert in silence.
+
+    Names and shapes are what ``load_state_dict`` looks at itself.
+
+    Raises:
+        InputError: A tensor is of another kind: whole or complex numbers in place of floating-point ones, or the other
+            way round.
+    """
+    for name, own in module.state_dict().items():
+        value = stored.get(name)
+        if not isinstance(own, Tensor) or value is None:
+            continue
+        if not isinstance(value, Tensor):
+            raise InputError(f"The checkpoint has no tensor for {name}, but {shown(str(value))}.")
+        if (own.is_floating_point(), own.is_complex()) != (value.is_floating_point(), value.is_complex()):
+            raise InputError(f"The checkpoint has numbers of type {value.dtype} for {name}, which is {own.dtype}.")
 
 
 def check_same_data(network: DataSchema, data: DataSchema) -> None:

@@ -12,9 +12,9 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lightning_attn.compat import modernized
 from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
+from lightning_attn.networks.compatibility import check_weights, read_schema
 from lightning_attn.runs.checkpoint_file import read_checkpoint
 from lightning_attn.runs.class_paths import check_checkpoint, trusting
-from lightning_attn.types import DataSchema
 
 _PREFIX = "network."
 
@@ -81,7 +81,14 @@ class TrainedNetwork:
             InputError: A class cannot be imported, refuses its arguments, or has other weights by now.
         """
         specification = modernized(state["specification"])
-        network = _made(specification).build(DataSchema(**state["schema"]))
+        schema = read_schema(state["schema"])
+        try:
+            network = _made(specification).build(schema)
+        except InputError:
+            raise
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f"it cannot be made of what it says of itself: {' '.join(str(error).split())}.") from error
+        check_weights(network, state["weights"])
         try:
             network.load_inference_state(state["weights"])
         except RuntimeError as error:

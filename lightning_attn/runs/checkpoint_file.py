@@ -14,6 +14,20 @@ from lightning_attn.errors import InputError
 
 #: What `AttentionClassifier` writes, and every use of a checkpoint needs.
 _REQUIRED = ("state_dict", "schema", "data")
+#: What each part of a checkpoint is, where it is there.
+_KINDS: dict[str, type] = {
+    "state_dict": dict,
+    "schema": dict,
+    "data": dict,
+    "hyper_parameters": dict,
+    "callbacks": dict,
+    "loops": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "epoch": int,
+    "global_step": int,
+    "pytorch-lightning_version": str,
+}
 #: What PyTorch says of a file that it could read, but refuses to build an object from.
 _FOREIGN = re.compile(r"Unsupported global|unsupported GLOBAL|Unsupported class|call reduce|Can only (create|build)")
 
@@ -49,6 +63,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"The checkpoint {path} was not written by an AttentionClassifier: it has no {' and no '.join(missing)}."
         )
+    for name, kind in _KINDS.items():
+        if not isinstance(checkpoint.get(name, kind()), kind):
+            given = type(checkpoint[name]).__name__
+            raise InputError(f"The checkpoint {path} is damaged: its {name} is a {given}, not a {kind.__name__}.")
+    if any(not isinstance(name, str) for part in ("state_dict", "data", "schema") for name in checkpoint[part]):
+        raise InputError(f"The checkpoint {path} is damaged: something in it has no name.")
     return {**checkpoint, "hyper_parameters": modernized(checkpoint.get("hyper_parameters", {}))}
 
 

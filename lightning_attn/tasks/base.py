@@ -22,7 +22,7 @@ from lightning_attn.errors import InputError
 from lightning_attn.hub.models import complete_specification
 from lightning_attn.mitigations.base import Mitigation, MitigationCarrier
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.networks.compatibility import check_same_data, is_plain
+from lightning_attn.networks.compatibility import check_same_data, check_weights, is_plain, read_schema
 from lightning_attn.optim import ParameterRule, StepSchedule, parameter_groups
 from lightning_attn.runs.checkpoint_file import read_checkpoint
 from lightning_attn.runs.class_paths import check_checkpoint, trusting
@@ -244,10 +244,11 @@ class AttentionModule(MitigationCarrier, LightningModule):
         """
         if "schema" not in checkpoint:
             raise InputError("The checkpoint holds no data schema: it was not written by an AttentionClassifier.")
-        schema = DataSchema(**checkpoint["schema"])
+        schema = read_schema(checkpoint["schema"])
         if not self.network.built:
             self._build(schema)
         check_same_data(self.network.schema, schema)
+        check_weights(self, checkpoint["state_dict"])
         self._adopt(checkpoint["data"])
         self._knows_words = True
 

@@ -221,3 +221,12 @@ def test_a_trainer_calls_only_what_belongs_there(
     monkeypatch.chdir(tmp_path)
     settings = {**TINY["trainer"], argument: [SYSTEM] if argument in ("callbacks", "plugins") else SYSTEM}
     refused(capsys, command("fit", write_config(tmp_path, trainer=settings), tmp_path / "runs", "--wandb=disabled"))
+
+
+def test_index_makes_the_data_alone(trained: tuple[Path, Path], hostile: Any) -> None:
+    config = yaml.safe_load(trained[0].read_text())
+    config["model"]["init_args"].update(optimizer=SYSTEM, lr_scheduler=SYSTEM)
+    config["trainer"]["callbacks"] = [SYSTEM]
+    Path("bad.yaml").write_text(yaml.safe_dump(config))
+    assert main(["index", "--config=bad.yaml", f"--ckpt_path={trained[1]}", "--output=index"]) == 0
+    assert not RAN.exists()
