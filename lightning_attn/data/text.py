@@ -267,6 +267,12 @@ class TextDataModule(CorpusDataModule):
             train = splits["train"]
             groups = [text if isinstance(text, str) else "\0".join(text) for text in train.texts]
             stay, leave = stratified(train.labels, groups, share * whole / len(train), self.seed)
+            if len(leave) == 0 and round(share * whole) >= 2 and len(set(groups)) < len(groups) / 2:
+                notes.append(
+                    f"No {split} split: the {len(train):,} training examples are {len(set(groups)):,} texts over and "
+                    "over, which stay on one side."
+                )
+                continue
             if len(leave) == 0:
                 raise InputError(
                     f"There is no {split} split, and {len(train)} training examples are too few to carve {share:g} "

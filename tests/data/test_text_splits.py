@@ -76,6 +76,12 @@ def test_a_missing_split_is_carved_stratified_and_said(tmp_path: Path) -> None:
     assert len(opened(path, max_examples=50).dataset("train")) == 50
 
 
+def test_texts_that_repeat_are_not_carved_apart(tmp_path: Path) -> None:
+    data = opened(write(tmp_path / "a.csv", ROWS[:2] * 30), val_share=0.1)
+    assert data.splits == ["train"]
+    assert "No val split: the 60 training examples are 2 texts over and over" in data.describe()
+
+
 def test_max_examples_keeps_the_class_at_the_end_of_the_file(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.csv", [{"text": f"number {row}", "label": "b" if row == 19 else "a"} for row in range(20)]
