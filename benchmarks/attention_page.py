@@ -63,7 +63,7 @@ SST = """
 ## 1. SST, beside the published figures
 
 In brackets the result files of the authors' repository, one training each. Ours follows their recipe: words without
-punctuation, sentences of six words or more, 300 fastText numbers a word, unknown words at 0, a sigmoid output, Adam
+punctuation, sentences of six words or more, 300 fastText numbers per word, unknown words at 0, a sigmoid output, Adam
 (amsgrad, 1e-3), batch 32, the epoch with the best validation AUROC but never the first. It differs in the corpus of the
 word vectors (IMDB reviews; theirs is Simple Wikipedia), in the number of epochs (6; theirs 8) and in the loss, which we
 do not weight by class.

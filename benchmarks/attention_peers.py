@@ -34,7 +34,7 @@ def together(examples: Sequence[Batch]) -> Batch:
 
 @torch.no_grad()
 def by_position(network: AttentionNetwork, examples: Sequence[Batch]) -> list[Tensor]:
-    """Leave-one-out as it is described: one forward pass a position; the drop of the predicted class's probability."""
+    """Leave-one-out as described: one forward pass per position; the drop of the predicted class's probability."""
     result = []
     for one in examples:
         full = network.schema.probabilities(network(one).logits)[0]

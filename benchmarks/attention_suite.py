@@ -4,7 +4,7 @@
 there is something to explain. Every comparison begins with a check that both sides compute the same; then come ratios
 within this run, medians of five, both sides in turn so that a busy machine slows both.
 
-- Leave-one-out against captum (``benchmarks.leave_one_out``), one forward pass a position, interpreto's Occlusion and
+- Leave-one-out against captum (``benchmarks.leave_one_out``), one forward pass per position, interpreto's Occlusion and
   ferret's (``pip install -e '.[benchmarks]'`` in an environment of its own; without them it says so).
 - 100 permutations against one ``classify`` an example and permutation.
 - Adversarial attention against 500 steps of Adam on five adversaries, example by example.
@@ -80,7 +80,7 @@ def removed(network: AttentionNetwork, batch: Batch, perturbation: Perturbation)
 
 
 def time_leave_one_out(name: str, network: AttentionNetwork, batches: list[Batch]) -> None:
-    """Against captum and one pass a position on all sentences, against the other peers on the first 100."""
+    """Against captum and one pass per position on all sentences, against the other peers on the first 100."""
     captum.compare(name, captum.sentences(), REPEATS)
     sentences = single(batches)
 
@@ -95,7 +95,7 @@ def time_leave_one_out(name: str, network: AttentionNetwork, batches: list[Batch
     ):
         torch.testing.assert_close(found[int(batch.index)][: scores.numel()], scores, atol=1e-5, rtol=0)
     loop, mine = in_turn(lambda: peers.by_position(network, sentences), lambda: ours(Delete(), batches))
-    print(f"leave-one-out, {name}: one pass a position {loop:.2f} s, ours {mine:.2f} s, ratio {loop / mine:.1f}x")
+    print(f"leave-one-out, {name}: one pass per position {loop:.2f} s, ours {mine:.2f} s, ratio {loop / mine:.1f}x")
     few = sentences[:PEER_SENTENCES]
     together = peers.together(few)
     for title, peer, perturbation in (

@@ -71,12 +71,12 @@ class Setting:
 
     @property
     def features(self) -> int:
-        """Numbers an instance has."""
+        """Numbers per instance."""
         return int(self.bags.features.shape[1])
 
 
 class TorchmilBags(Dataset[dict[str, torch.Tensor]]):
-    """The bags as torchmil's data sets give them: one dictionary a bag."""
+    """The bags as torchmil's data sets give them: one dictionary per bag."""
 
     def __init__(self, setting: Setting) -> None:
         self.features = torch.from_numpy(setting.bags.features)
@@ -279,8 +279,8 @@ def forward_and_backward(network: BagNetwork, batch: Batch) -> None:
 
 
 def cost_of_an_instance(features: int, width: int, device: torch.device, repeats: int) -> None:
-    """Print seconds an instance, forward and backward, for bags of one size and for both extremes together."""
-    print("microseconds an instance, forward and backward:")
+    """Print seconds per instance, forward and backward, for bags of one size and for both extremes together."""
+    print("microseconds per instance, forward and backward:")
     total = 20_000
     cases = {f"bags of {size:,}": [size] * (total // size) for size in (5, 50, 500, 5000)}
     cases["3 of 5,000 and 1,000 of 5"] = [5000] * 3 + [5] * 1000
@@ -309,9 +309,9 @@ def main() -> None:
     print(f"{name}; {given.bags} bags in batches of {given.batch}, {given.features} features, width {given.width}")
     sizes = {key: make(mix, given.bags, given.batch, given.features, given.width, device) for key, mix in MIXES.items()}
     alone = next(iter(MIXES))
-    sizes[f"{alone}, one a batch"] = make(MIXES[alone], given.bags, 1, given.features, given.width, device)
+    sizes[f"{alone}, one per batch"] = make(MIXES[alone], given.bags, 1, given.features, given.width, device)
     check_parity(next(iter(sizes.values())))
-    print(f"bags a second, median of {given.repeats} repetitions; at least 3 times torchmil's where sizes are mixed")
+    print(f"bags per second, median of {given.repeats} repetitions; at least 3 times torchmil's where sizes are mixed")
     print(f"  {'':36} {'torchmil':>9} {'ours':>9} {'ratio':>6}   {'its loop':>9} {'our loop':>9} {'ratio':>6}")
     for key, setting in sizes.items():
         compare(key, setting, given.repeats)

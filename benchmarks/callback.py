@@ -101,7 +101,7 @@ def compare(measured: SampledCallback, repeats: int) -> float:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print a line a callback."""
+    """Print a line per callback."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=REPEATS)

@@ -21,7 +21,7 @@ Results = Mapping[str, Mapping[str, Any]]
 
 
 def key(cell: Cell) -> str:
-    """One string a cell, the same whatever the order of its entries."""
+    """One string per cell, the same whatever the order of its entries."""
     return json.dumps(cell, sort_keys=True)
 
 

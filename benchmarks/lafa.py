@@ -255,7 +255,7 @@ def compute(cell: Cell, data: str, work: str, minilm: str | None) -> dict[str, A
     }
     generator = np.random.default_rng(0)
     for metric, by_method in runs[0]["values"].items():
-        # One figure a text: the mean over networks, so that the interval is over texts.
+        # One figure per text: the mean over networks, so that the interval is over texts.
         means = {name: np.mean([run["values"][metric][name] for run in runs], axis=0) for name in by_method}
         result["figures"][metric] = {name: interval(values, generator) for name, values in means.items()}
         result["differences"][metric] = {

@@ -95,7 +95,7 @@ def measure(name: str, texts: AttentionDataModule, folder: Path) -> None:
     times = [[seconds(call) for call in calls] for _ in range(REPEATS)]  # alternating: a busy machine slows all
     plain, borrowed, searched = (statistics.median(column) / count * 1000 for column in zip(*times, strict=True))
     ratio = statistics.median(row[1] / row[0] for row in times)
-    print(f"  batches of {BATCH_SIZE}, {tokens:.0f} tokens a text; per text: base score {plain:.2f} ms, LAFA ", end="")
+    print(f"  batches of {BATCH_SIZE}, {tokens:.0f} tokens per text; each: base score {plain:.2f} ms, LAFA ", end="")
     print(f"{borrowed:.2f} ms, {ratio:.2f}x (at most 1.30); neighbours alone {searched:.2f} ms (at most 5)")
 
 

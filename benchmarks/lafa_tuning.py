@@ -88,7 +88,7 @@ class Validation:
     Attributes:
         network: That is explained.
         batches: Validation texts with evidence.
-        measure: Agreement of scores with evidence, one number a text, NaN where undefined.
+        measure: Agreement of scores with evidence, one number per text, NaN where undefined.
     """
 
     network: AttentionNetwork

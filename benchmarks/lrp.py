@@ -1,7 +1,7 @@
 """Speed of relevance and of the sweep on a transformer: ``python -m benchmarks.lrp --minilm FOLDER`` prints ratios.
 
 Each LRP method against one gradient pass of the plain Hugging Face model, and the sweep of comprehensiveness,
-sufficiency, AOPC and log-odds (preset ``ours``) against the plain model reading the whole texts, in tokens a second.
+sufficiency, AOPC and log-odds (preset ``ours``) against the plain model reading the whole texts, in tokens per second.
 Parity first: the same gradients; the same scores alone and in a padded batch; the same probabilities as the plain model
 for each shortened text. Without ``--minilm`` a model of its shape with random weights.
 """
@@ -136,7 +136,7 @@ def ratios(one: Callable[[], object], other: Callable[[], object], repeats: int)
 
 
 def compare(model: Any, network: TransformerNetwork, batch: Batch, title: str, repeats: int) -> dict[str, float]:
-    """Print a line a method, and one for the sweep; by name, the ratios."""
+    """Print a line per method, and one for the sweep; by name, the ratios."""
     target = plain_logits(model, batch).argmax(dim=-1)
     generator = torch.Generator().manual_seed(1)
     scores = torch.rand(batch.inputs.shape, generator=generator).masked_fill(~batch.inner, 0.0)
@@ -183,7 +183,7 @@ def main(arguments: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", category=UserWarning)
     model = model_of(chosen.minilm)
     size = model.config.vocab_size
-    network = TransformerNetwork.of(model, DataSchema(num_classes=2, vocabulary_size=size)).eval()
+    network = TransformerNetwork.from_model(model, DataSchema(num_classes=2, vocabulary_size=size)).eval()
     compare(model, network, batch_of([24, 20, 28, 16] * 4, size), "16 texts of 22 tokens", chosen.repeats)
     if not chosen.short_only:
         compare(model, network, batch_of([256, 240], size), "2 texts of 248 tokens", chosen.repeats)

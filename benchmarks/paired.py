@@ -86,7 +86,7 @@ def paired(arm: Sequence[Array], reference: Sequence[Array]) -> Difference | Non
     would differ (the pigeonhole bootstrap of Owen, Annals of Applied Statistics 2007: rather too wide than too narrow).
 
     Args:
-        arm: One array a seed, each ``(N,)``, NaN where undefined.
+        arm: One array per seed, each ``(N,)``, NaN where undefined.
         reference: The same seeds and examples.
 
     Returns:

@@ -20,7 +20,7 @@ class Table:
     wanted: int
 
     @classmethod
-    def of(cls, cells: Sequence[Cell], results: Results, names: Sequence[str] | None = None) -> Table:
+    def from_cells(cls, cells: Sequence[Cell], results: Results, names: Sequence[str] | None = None) -> Table:
         """Rows are arms, unless ``names`` gives each cell another."""
         rows: dict[str, dict[int, Mapping[str, object]]] = {}
         for number, cell in enumerate(cells):
@@ -48,7 +48,7 @@ class Table:
         return paired([one for one, _ in both], [other for _, other in both])
 
     def means(self, columns: Sequence[str]) -> str:
-        """Mean and standard deviation over seeds, a row an arm; columns without any figure are left out."""
+        """Mean and standard deviation over seeds, a row per arm; columns without any figure are left out."""
         columns = [name for name in columns if any(self.figures(row, name) for row in self.rows)]
         lines = []
         for row, seeds in self.rows.items():
@@ -57,7 +57,7 @@ class Table:
         return markdown_table(["arm", "seeds", *(label(name) for name in columns)], lines)
 
     def intervals(self, columns: Sequence[str]) -> str:
-        """Mean and its 95 % interval over seeds and examples, a row an arm."""
+        """Mean and its 95 % interval over seeds and examples, a row per arm."""
         lines = []
         for row, seeds in self.rows.items():
             values = []

@@ -37,7 +37,7 @@ class Together:
     parameters: Parameters
 
     @classmethod
-    def of(cls, networks: Sequence[AttentionNetwork]) -> Together:
+    def from_networks(cls, networks: Sequence[AttentionNetwork]) -> Together:
         """Stack built networks without buffers, dropout or mitigation.
 
         Raises:
@@ -89,7 +89,7 @@ def train_together(
         lr: Learning rate.
         weight_decay: See ``torch.optim.AdamW``.
     """
-    together = Together.of(networks)
+    together = Together.from_networks(networks)
     for value in together.parameters.values():
         value.requires_grad_()
     optimizer = torch.optim.AdamW(together.parameters.values(), lr=lr, weight_decay=weight_decay)

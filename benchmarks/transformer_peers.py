@@ -109,7 +109,7 @@ def by_ferret(model: Any, tokenizer: Any, texts: Sequence[str], batches: Sequenc
 
 
 def our_gradients(network: TransformerNetwork, batches: Sequence[Batch]) -> list[Tensor]:
-    """Integrated gradients of the predicted class's probability, a score a token."""
+    """Integrated gradients of the predicted class's probability, a score per token."""
     method = IntegratedGradients(STEPS)
     found = [method.attribute(network, batch) for batch in batches]
     return [
@@ -187,7 +187,7 @@ def report(name: str, ours: float, theirs: float, difference: float | None, targ
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print a line a peer."""
+    """Print a line per peer."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minilm", required=True, help="folder with config.json, model.safetensors, tokenizer.json")
     parser.add_argument("--threads", type=int, default=1)
@@ -200,7 +200,7 @@ def main(arguments: list[str] | None = None) -> None:
     model, tokenizer = model_of(chosen.minilm)
     texts = texts_of(tokenizer, chosen.texts, chosen.longest)
     batches = batches_of(tokenizer, texts)
-    network = TransformerNetwork.of(model, DataSchema(num_classes=2, vocabulary_size=len(tokenizer))).eval()
+    network = TransformerNetwork.from_model(model, DataSchema(num_classes=2, vocabulary_size=len(tokenizer))).eval()
     missing = [name for name in PEERS if importlib.util.find_spec(name) is None]
     if missing:
         print(f"Not installed: {', '.join(missing)} (extra 'benchmarks').")
@@ -214,7 +214,7 @@ def main(arguments: list[str] | None = None) -> None:
     runs = {rows: timed(lambda rows=rows: by_captum(model, batches, rows)) for rows in INTERNAL}  # type: ignore[misc]
     best = min(runs, key=lambda rows: runs[rows][1])
     same, slow = runs[best]
-    report(f"integrated gradients, captum, {best} rows a pass", fast, slow, unlike(found, same))
+    report(f"integrated gradients, captum, {best} rows per pass", fast, slow, unlike(found, same))
     if "transformers_interpret" not in missing:
         theirs, slow = timed(lambda: by_interpret(model, tokenizer, texts))
         report("integrated gradients, transformers-interpret", fast, slow, unlike(found, theirs), TARGET)

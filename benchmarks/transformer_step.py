@@ -89,7 +89,7 @@ def compare(minilm: str | None, lengths: list[int], count: int, repeats: int) ->
     model = model_of(minilm)
     size = model.config.vocab_size
     batches = [batch_of(lengths, size) for _ in range(count)]
-    network = TransformerNetwork.of(model, DataSchema(num_classes=2, vocabulary_size=size))
+    network = TransformerNetwork.from_model(model, DataSchema(num_classes=2, vocabulary_size=size))
     check(model, network.eval(), batches[0])
     network.train()
     arms: dict[str, Callable[[], None]] = {
@@ -106,7 +106,7 @@ def compare(minilm: str | None, lengths: list[int], count: int, repeats: int) ->
             if repeat:  # the first one warms up
                 times[name].append(time.perf_counter() - start)
     title = f"{len(lengths)} texts of {sum(lengths) / len(lengths):.0f} tokens"
-    print(f"{title}: same loss and gradients; eager {1e3 * statistics.median(times['eager']) / count:.0f} ms a step")
+    print(f"{title}: same loss and gradients; eager {1e3 * statistics.median(times['eager']) / count:.0f} ms per step")
     for name in MITIGATIONS:
         over = {
             plain: statistics.median(a / b for a, b in zip(times[name], times[plain], strict=True))

@@ -1,8 +1,8 @@
 """Word vectors of film reviews: ``python -m benchmarks.word_vectors --imdb DIR --output FILE``.
 
-Jain and Wallace 2019 start SST from 300 fastText numbers a word, learned on Simple Wikipedia. This makes vectors of the
-same kind, size and least word count from the 25,000 labelled training reviews of IMDB, without their labels: fastText
-skip-gram by gensim (``pip install -e '.[benchmarks]'``). One worker and a seed: the same file every time. It takes
+Jain and Wallace 2019 start SST from 300 fastText numbers per word, learned on Simple Wikipedia. This makes vectors of
+the same kind, size and least word count from the 25,000 labelled training reviews of IMDB, without their labels:
+fastText skip-gram by gensim (``pip install -e '.[benchmarks]'``). One worker and a seed: the same file every time. It takes
 about five minutes and, for the n-grams of fastText, 1 GB of memory.
 """
 
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--imdb", required=True, type=Path, help="folder with train.jsonl.xz, or train.jsonl")
     parser.add_argument("--output", required=True, type=Path, help="file to write, .vec or .vec.gz")
-    parser.add_argument("--size", type=int, default=300, help="numbers a word")
+    parser.add_argument("--size", type=int, default=300, help="numbers per word")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--min-count", type=int, default=5, help="least occurrences of a word")
     parser.add_argument("--seed", type=int, default=0)

@@ -8,7 +8,7 @@ import wandb
 
 @pytest.fixture(autouse=True)
 def no_open_run() -> Iterator[None]:
-    """Weights & Biases has one run a process: one that a test left open would swallow the records of the next."""
+    """Weights & Biases has one run per process: one that a test left open would swallow the records of the next."""
     yield
     if wandb.run is not None:
         wandb.finish()

@@ -17,7 +17,7 @@ _STYLE = {"font.size": 9, "axes.titlesize": 10, "legend.frameon": False, "svg.ha
 
 
 def draw_scatter(panels: Mapping[str, Sequence[Training]], limits: Thresholds, columns: int = 4) -> Figure:
-    """One panel a task: bag AUROC against attention AUROC of every training and ensemble."""
+    """One panel per task: bag AUROC against attention AUROC of every training and ensemble."""
     with matplotlib.rc_context(_STYLE):
         rows = -(-len(panels) // columns)
         figure = Figure(figsize=(3.3 * columns, 3.1 * rows + 0.5), layout="constrained")

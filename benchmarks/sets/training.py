@@ -114,7 +114,7 @@ def compute(cell: Cell) -> dict[str, Any]:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     data = data_of(cell)
     networks = started(lambda: network_of(cell), data, range(cell["trainings"]))
-    untrained = Together.of(networks)
+    untrained = Together.from_networks(networks)
     arm = cell.get("arm", "none")
     trained = train_together(networks, data, EPOCHS, RATE, DECAY) if arm == "none" else _one_by_one(networks, data, arm)
     test, val = whole(data, "test"), whole(data, "val")
@@ -131,7 +131,7 @@ def compute(cell: Cell) -> dict[str, Any]:
 
 
 def _one_by_one(networks: Sequence[BagNetwork], data: BagDataModule, arm: str) -> Together:
-    """As a user would: one Trainer a network, best checkpoint of the last phase."""
+    """As a user would: one Trainer per network, best checkpoint of the last phase."""
     mitigations: dict[str, Callable[[int], list[Mitigation]]] = {
         "random_pretraining": lambda seed: [RandomPretraining(PRETRAINING_EPOCHS, seed=seed)],
         "instance_weighting": lambda seed: [InstanceWeighting(seed=seed)],
@@ -159,7 +159,7 @@ def _one_by_one(networks: Sequence[BagNetwork], data: BagDataModule, arm: str) -
             trainer.fit(module, data)
             module.load_state_dict(torch.load(checkpoint.best_model_path, weights_only=True)["state_dict"])
         network.set_mitigation(NoMitigation())  # it has done its work, and has state
-    return Together.of([network.requires_grad_(True) for network in networks])
+    return Together.from_networks([network.requires_grad_(True) for network in networks])
 
 
 def _outputs(trained: Together, split: Batch) -> tuple[Tensor, Tensor]:
@@ -191,7 +191,7 @@ def _auroc(logits: Tensor, target: Tensor) -> float:
 
 
 def _figures(logits: Tensor, logs: Tensor, test: Batch, letters: Sequence[Tensor]) -> dict[str, list[float]]:
-    """By name, one figure a network: from logits ``(K, B, C)`` and log-weights ``(K, B, L)``."""
+    """By name, one figure per network: from logits ``(K, B, C)`` and log-weights ``(K, B, L)``."""
     count, flat = len(logs), logs.flatten(0, 1)
     inner = test.inner.repeat(count, 1)
     measured = instance_measures(flat, _evidence(test).repeat(count, 1), inner)

@@ -21,7 +21,7 @@ PANELS = {
 
 
 def draw_bits(table: Table) -> Figure:
-    """Head bits and leaked bits, a row an arm, a point a training, and their mean as a stroke."""
+    """Head bits and leaked bits, a row per arm, a point per training, and their mean as a stroke."""
     rows = list(table.rows)
     size = (10, 0.3 * len(rows) + 1.2)
     figure, axes = plt.subplots(1, len(PANELS), figsize=size, sharex=True, sharey=True, layout="constrained")

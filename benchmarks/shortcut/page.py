@@ -66,7 +66,7 @@ def page(plan: Plan, results: Results, command: str, discussion: Path) -> str:
 
 def table_of(plan: Plan, data: str, mask: str, results: Results) -> Table:
     """The table of some data and place of the mask."""
-    return Table.of(plan.table(data, mask, results), results)
+    return Table.from_cells(plan.table(data, mask, results), results)
 
 
 def goals(plan: Plan, results: Results) -> dict[str, tuple[Goal, tuple[str, ...]]]:
@@ -128,8 +128,8 @@ def _settings(plan: Plan, results: Results) -> list[str]:
         "Chosen on validation texts alone, by comprehensiveness less sufficiency of version B, among what is at most a "
         "point below the best validation accuracy: " + _chosen(plan, results),
         "",
-        "One encoder pass a step and text for every arm, twice as many where two encoders read (masked input); `mixed` "
-        "adds one pass of the head, weighting a small network of the mask. Version B is a second training. "
+        "One encoder pass per step and text for every arm, twice as many where two encoders read (masked input); "
+        "`mixed` adds one pass of the head, weighting a small network of the mask. Version B is a second training. "
         "Not measured: RACU and MaSF, measures of Madsen et al. 2024. "
         f"{len(results)} trainings took {seconds / 3600:.1f} hours of one process.",
         "",
@@ -264,7 +264,7 @@ def _ablations(plan: Plan, results: Results) -> list[str]:
             for seed in range(plan.single):
                 cells.append(plan.cell(plan.places, "local", arm, seed, setting))
                 names.append(arm if arm == "none" else f"{arm}: {text}")
-        table = Table.of(cells, results, names)
+        table = Table.from_cells(cells, results, names)
         if any(table.rows[name] for name in table.rows if name != "none"):
             columns = ("accuracy", "b/comprehensiveness_gain", "b/sufficiency_gain", "auprc", *SHORTCUTS[:2])
             sections += [f"### {title}", "", table.means(columns), "Less `none`:", "", table.differences(columns)]

@@ -85,7 +85,7 @@ SOURCES: dict[str, Source] = {
         root / "counterfactual_nli/all_combined/train.tsv.xz",
         root / "snli/dev.csv.xz",
         root / "snli/test.csv.xz",
-        HuggingFacePairProcessor(model, length),
+        processor=HuggingFacePairProcessor(model, length),
         cache_dir=cache,
     ),
 }

@@ -77,7 +77,7 @@ def faithful(network: TransformerModel, method: Attribution, batch: Batch) -> di
     found = {}
     for name, measures in ERASED.items():
         preset = PRESETS[name]
-        target = preset.explained.of(logits, batch)
+        target = preset.target(logits, batch)
         used = scores.clone()
         if len(others := (target != predicted).nonzero().squeeze(-1)):
             part = batch.select(others)

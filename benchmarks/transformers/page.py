@@ -28,7 +28,7 @@ def columns_of(task: str) -> tuple[str, ...]:
 
 def table_of(plan: Plan, number: int, task: str, results: Results) -> Table:
     """The table of a part and task."""
-    return Table.of(plan.table(number, task), results)
+    return Table.from_cells(plan.table(number, task), results)
 
 
 def page(plan: Plan, results: Results, command: str, discussion: Path) -> str:
@@ -77,7 +77,7 @@ def _settings(plan: Plan, results: Results) -> list[str]:
         f"One model, fine-tuned once on each task: AdamW ({first['rate']:g}, weight decay {DECAY:g}), linear warm-up "
         f"in {WARMUP:.0%} of the steps, gradients clipped at {CLIP:g}, the epoch with the least validation loss. "
         + ". ".join(sizes)
-        + ". Nothing is tuned, on test texts or others. Cut for two cores: one model a task in parts 0 to 2, few "
+        + ". Nothing is tuned, on test texts or others. Cut for two cores: one model per task in parts 0 to 2, few "
         "epochs, the beginning of long texts, a part of the test texts explained, few steps and samples.",
         "",
         "SST: two classes, evidence are the words whose own label is not neutral. Movies: the beginning of each "

@@ -105,7 +105,7 @@ class Plan:
 
 
 COMMON = {"epochs": 2, "rate": 1e-4, "batch": 32, "val": None, "steps": 20, "samples": 10, "sentences": 6000}
-#: For MiniLM-L6 on two cores, a thread a cell: 700 to 1,000 tokens a second in training, 4,700 in reading.
+#: For MiniLM-L6 on two cores, a thread per cell: 700 to 1,000 tokens per second in training, 4,700 in reading.
 FULL = Plan(
     {
         "": COMMON,

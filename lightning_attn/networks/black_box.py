@@ -122,7 +122,7 @@ def open_black_box(black_box: Any, schema: DataSchema, data: dict[str, Any]) -> 
     if isinstance(black_box, AttentionNetwork):
         return _checked(black_box, type(black_box).__name__, schema)
     if _is_transformer(black_box):
-        return _checked(TransformerNetwork.of(black_box), type(black_box).__name__, schema)
+        return _checked(TransformerNetwork.from_model(black_box), type(black_box).__name__, schema)
     if callable(black_box):
         return OpaqueNetwork(black_box, schema).eval().requires_grad_(False)
     raise InputError(

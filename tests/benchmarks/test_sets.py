@@ -139,7 +139,7 @@ def test_settings_reach_the_bags() -> None:
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_members_are_combined_as_an_ensemble_does(name: str) -> None:
     data = training.data_of({**CELL, "setting": {"train_size": 8}})
-    together = Together.of(started(lambda: training.network_of(CELL), data, range(3)))
+    together = Together.from_networks(started(lambda: training.network_of(CELL), data, range(3)))
     for value in together.parameters.values():
         value.mul_(3)
     test = whole(data, "test")

@@ -68,4 +68,4 @@ def test_networks_with_buffers_are_refused() -> None:
     for one in made:
         one.register_buffer("running", torch.zeros(1))
     with pytest.raises(ValueError, match="running"):
-        Together.of(made)
+        Together.from_networks(made)

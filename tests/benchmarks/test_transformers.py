@@ -213,7 +213,7 @@ def test_questions_are_explained_in_the_window_with_their_answer(tiny: tuple[str
     rows = torch.cat([batch.index for batch in batches]).tolist()
     assert len(dataset) > len(dataset.questions) > 0  # type: ignore[attr-defined]
     owners = [int(dataset.owner[row]) for row in rows]  # type: ignore[attr-defined]
-    assert len(set(owners)) == len(owners), "one window a question"
+    assert len(set(owners)) == len(owners), "one window per question"
     for batch in batches:
         assert batch.evidence is not None
         assert ((batch.evidence == 1).sum(dim=1) > 0).all()
@@ -307,7 +307,7 @@ def test_an_interval_is_that_of_the_mean_over_texts() -> None:
     values = np.random.default_rng(1).normal(0.4, 0.2, 300)
     cell = FULL.cell("NLI", "random")
     result = {"figures": {}, "rows": {"ours/aopc": packed(values)}}
-    text = Table.of([cell], {key(cell): result}).intervals(("ours/aopc", "auprc"))
+    text = Table.from_cells([cell], {key(cell): result}).intervals(("ours/aopc", "auprc"))
     mean, low, high = (float(part.strip("[], ")) for part in text.splitlines()[-1].split("|")[2].split())
     half = 1.96 * values.std() / 300**0.5
     assert (mean, low, high) == pytest.approx(

@@ -150,7 +150,7 @@ def test_models_of_half_precision_have_integrated_gradients(tmp_path: Path, prec
     processor = HuggingFaceProcessor(str(folder))
     processor.fit([])
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=precision)
-    explainer = Explainer.from_network(TransformerNetwork.of(model), processor)
+    explainer = Explainer.from_network(TransformerNetwork.from_model(model), processor)
     (found, _) = explainer.explain(TEXTS, ["integrated_gradients"])
     assert torch.tensor(found.attributions["integrated_gradients"]).isfinite().all()
 

@@ -40,7 +40,7 @@ def shown(data: BabiDataModule, split: str, row: int) -> tuple[str, str, list[fl
 
 
 def plain(path: Path) -> list[tuple[str, str, list[float], str, int]]:
-    """Another reader of the format: text, question, evidence a token, answer and number of the story."""
+    """Another reader of the format: text, question, evidence per token, answer and number of the story."""
     found, facts, story = [], {}, -1
     for line in path.read_text().splitlines():
         number, rest = int(line.split(" ", 1)[0]), line.split(" ", 1)[1]
@@ -169,7 +169,7 @@ def test_tasks_of_one_folder_do_not_share_a_cache(tmp_path: Path) -> None:
     assert "mary" not in shown(opened(tmp_path, task=2), "train", 0)[0]
 
 
-# Numbers of the data's own description: stories and questions a file, supporting facts a question, and the mean and
+# Numbers of the data's own description: stories and questions per file, supporting facts per question, and the mean and
 # largest number of facts before a question, of train and of test.
 DESCRIBED = {1: (1, (6.0, 10), (6.0, 10)), 2: (2, (15.4, 56), (15.4, 88)), 3: (3, (50.0, 224), (51.0, 228))}
 

@@ -99,4 +99,4 @@ def toy_transformer(
             if parameter.dim() > 1:
                 parameter.mul_(10 if "embeddings" in name else 100 if "classifier" in name else 4)
     schema = DataSchema(num_classes=classes, multi_label=multi_label, vocabulary_size=30)
-    return TransformerNetwork.of(model.eval(), schema)
+    return TransformerNetwork.from_model(model.eval(), schema)

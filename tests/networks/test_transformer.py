@@ -247,7 +247,7 @@ def test_dropout_is_on_in_training_although_the_model_was_loaded(tmp_path: Path,
 def test_a_model_at_hand_stays_as_it_is(folders: dict[str, Path], batch: Batch) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(folders["bert"]).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    network = TransformerNetwork.of(model)
+    network = TransformerNetwork.from_model(model)
     assert network.training
     assert network.schema.class_names == ("LABEL_0", "LABEL_1", "LABEL_2")
     expected = model.eval()(batch.inputs, attention_mask=batch.valid.long()).logits
@@ -256,6 +256,8 @@ def test_a_model_at_hand_stays_as_it_is(folders: dict[str, Path], batch: Batch) 
     assert [f"model.{name}" for name in before] == list(network.state_dict())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    with pytest.warns(DeprecationWarning, match="is called from_model now"):
+        assert TransformerNetwork.of(model).choice == network.choice
 
 
 def test_the_models_own_attention_is_back_after_an_error(folders: dict[str, Path]) -> None:
@@ -339,8 +341,8 @@ def test_a_model_without_a_classifier_gets_one(tmp_path: Path) -> None:
     ("config", "reason"),
     [
         (GPT2Config(n_layer=2, n_head=2, n_embd=16, vocab_size=30), "no bidirectional encoder"),
-        (DebertaV2Config(**SMALL), "does not call registered attention functions"),
-        (ModernBertConfig(**SMALL, pad_token_id=0), "does not call registered attention functions"),
+        (DebertaV2Config(vocab_size=30, **SMALL), "does not call registered attention functions"),
+        (ModernBertConfig(vocab_size=30, **SMALL, pad_token_id=0), "does not call registered attention functions"),
     ],
     ids=lambda value: getattr(value, "model_type", ""),
 )
@@ -353,7 +355,7 @@ def test_models_that_cannot_be_used_are_refused_by_name(config: PretrainedConfig
 def test_a_wrong_choice_is_refused(folders: dict[str, Path]) -> None:
     with pytest.raises(InputError, match=r"has 2 layers: layers must be of 1 to 2, or -2 to -1, not 3"):
         made(folders["bert"], layers=[3])
-    with pytest.raises(InputError, match=r"has 2 attention heads a layer: heads must be of 0 to 1, not 2"):
+    with pytest.raises(InputError, match=r"has 2 attention heads per layer: heads must be of 0 to 1, not 2"):
         made(folders["bert"], heads=[2])
     with pytest.raises(InputError, match="at least one layer"):
         made(folders["bert"], layers=[])

@@ -75,4 +75,4 @@ def test_a_gradient_costs_no_tensor_as_large_as_the_batch_for_every_step() -> No
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         bidirectional_states(layer, inputs, lengths).sum().backward()
     names = {event.key: event.count for event in profile.key_averages()}
-    assert names.get("aten::slice_backward", 0) < 8, "packed sequences have one a step and direction"
+    assert names.get("aten::slice_backward", 0) < 8, "packed sequences have one per step and direction"

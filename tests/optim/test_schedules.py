@@ -152,7 +152,7 @@ WARMUP = (
 
 
 def test_a_run_resumed_in_the_middle_of_an_epoch_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    """Ten batches an epoch: the checkpoint of step 17 lies in the second, where batches must be skipped."""
+    """Ten batches per epoch: the checkpoint of step 17 lies in the second, where batches must be skipped."""
     config = write_config(tmp_path)
     saving = (
         "--trainer.callbacks+=ModelCheckpoint",

@@ -88,7 +88,7 @@ class Problem:
     logits: Tensor
 
     @classmethod
-    def of(cls, network: AttentionNetwork, output: AttentionOutput, batch: Batch) -> Problem:
+    def from_output(cls, network: AttentionNetwork, output: AttentionOutput, batch: Batch) -> Problem:
         """The problem of a batch; tensors of inference mode are copied, because they cannot be differentiated."""
         with torch.no_grad():
             read = network.read_query(batch.replace(evidence=None))

@@ -52,7 +52,7 @@ class PublishedSolver(AdversarialSolver):
     ) -> Adversarial:
         """See :meth:`AdversarialSolver.solve`."""
         with differentiable(network, batch) as copy:
-            problem = Problem.of(network, output, copy)
+            problem = Problem.from_output(network, output, copy)
             return by_parts(lambda rows: self._ascend(problem.select(rows)), copy.valid, max_tokens, self.adversaries)
 
     def _ascend(self, problem: Problem) -> Adversarial:

@@ -46,7 +46,7 @@ class EdgeSolver(AdversarialSolver):
     ) -> Adversarial:
         """See :meth:`AdversarialSolver.solve`."""
         with torch.no_grad(), evaluating(network):
-            problem = Problem.of(network, output, batch)
+            problem = Problem.from_output(network, output, batch)
             held = _HELD_OF_TWO_CLASSES if problem.one_margin else _HELD
             return by_parts(lambda rows: self._search(problem.select(rows), max_tokens), batch.valid, max_tokens, held)
 

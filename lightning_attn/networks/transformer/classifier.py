@@ -104,7 +104,7 @@ class TransformerNetwork(TransformerModel):
         return network
 
     @classmethod
-    def of(
+    def from_model(
         cls,
         model: PreTrainedModel,
         schema: DataSchema | None = None,
@@ -129,6 +129,12 @@ class TransformerNetwork(TransformerModel):
         network.build(schema or own_schema(network.name_or_path, found))
         network.train(training)
         return network
+
+    @classmethod
+    def of(cls, *args: Any, **kwargs: Any) -> Self:
+        """The name of :meth:`from_model` in 0.1.0."""
+        warnings.warn("TransformerNetwork.of is called from_model now.", DeprecationWarning, stacklevel=2)
+        return cls.from_model(*args, **kwargs)
 
     _given: PreTrainedModel | None = None
 
@@ -155,7 +161,7 @@ class TransformerNetwork(TransformerModel):
                 decodes = found.is_encoder_decoder or getattr(found, "is_decoder", False)
                 self._check_kind(found.model_type, decodes)
             self._check_vocabulary(found, size)
-            self.choice = RowChoice.of(self.name_or_path, found, self.layers, self.heads)
+            self.choice = RowChoice.from_config(self.name_or_path, found, self.layers, self.heads)
             model = load_classifier(self, found, schema) if self._given is None else self._given
             self.__dict__.pop("_given", None)
         if not getattr(model, "_supports_attention_backend", False) or not has_known_parts(model):

@@ -32,19 +32,21 @@ class RowChoice:
     heads: tuple[int, ...]
 
     @classmethod
-    def of(cls, name: str, found: PretrainedConfig, layers: Sequence[int], heads: Sequence[int] | None) -> Self:
+    def from_config(
+        cls, name: str, config: PretrainedConfig, layers: Sequence[int], heads: Sequence[int] | None
+    ) -> Self:
         """The choice for a model.
 
         Args:
             name: Of the model, for messages.
-            found: Its configuration.
+            config: Its configuration.
             layers: 1 is the lowest, -1 the highest.
             heads: From 0; None means all.
 
         Raises:
             InputError: The model has no such layer or attention head, or nothing is chosen.
         """
-        depth, count = int(found.num_hidden_layers), int(found.num_attention_heads)
+        depth, count = int(config.num_hidden_layers), int(config.num_attention_heads)
         for layer in layers:
             if layer == 0 or not -depth <= layer <= depth:
                 raise InputError(
@@ -53,13 +55,13 @@ class RowChoice:
         for head in heads or ():
             if not 0 <= head < count:
                 raise InputError(
-                    f"{name!r} has {count} attention heads a layer: heads must be of 0 to {count - 1}, not {head}."
+                    f"{name!r} has {count} attention heads per layer: heads must be of 0 to {count - 1}, not {head}."
                 )
         numbers = {layer - 1 if layer > 0 else depth + layer for layer in layers}
-        chosen = set(range(count) if heads is None else heads)
-        if not numbers or not chosen:
+        selected = set(range(count) if heads is None else heads)
+        if not numbers or not selected:
             raise InputError("TransformerNetwork needs at least one layer and one attention head to look at.")
-        return cls(depth, count, int(found.hidden_size) // count, tuple(sorted(numbers)), tuple(sorted(chosen)))
+        return cls(depth, count, int(config.hidden_size) // count, tuple(sorted(numbers)), tuple(sorted(selected)))
 
     @property
     def only_last(self) -> bool:

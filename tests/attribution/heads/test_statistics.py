@@ -26,7 +26,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 
 def test_planted_heads_have_the_figures_worked_out_by_hand(tokenizer: Tokenizer) -> None:
-    network = TransformerNetwork.of(planted([[-1, 1], [0, 2]]))
+    network = TransformerNetwork.from_model(planted([[-1, 1], [0, 2]]))
     found = head_statistics(network, align([FIRST, SECOND], tokenizer, ["nsubj", "amod", "obj"], 32))
     assert found.offset.tolist() == [[-1, 1], [0, 2]]
     assert (found.sentences, found.tokens) == (2, 9)
