@@ -2,8 +2,8 @@
 
 Jain and Wallace 2019 start SST from 300 fastText numbers per word, learned on Simple Wikipedia. This makes vectors of
 the same kind, size and least word count from the 25,000 labelled training reviews of IMDB, without their labels:
-fastText skip-gram by gensim (``pip install -e '.[benchmarks]'``). One worker and a seed: the same file every time. It takes
-about five minutes and, for the n-grams of fastText, 1 GB of memory.
+fastText skip-gram by gensim (``pip install -e '.[benchmarks]'``). One worker and a seed: the same file every time.
+It takes about five minutes and, for the n-grams of fastText, 1 GB of memory.
 """
 
 from __future__ import annotations

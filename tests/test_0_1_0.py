@@ -22,7 +22,7 @@ from lightning_attn.compat import new_class_path
 from lightning_attn.networks.trained import load_network
 from lightning_attn.runs.checkpoint_file import read_checkpoint
 from lightning_attn.tasks import AttentionClassifier
-from tests.run_tools import command, run
+from tests.helpers.commands import command, run
 
 DATA = Path(__file__).parent / "data_0_1_0"
 FIGURES: dict[str, Any] = json.loads((DATA / "figures.json").read_text())

@@ -14,8 +14,8 @@ import pytorch_lightning as pl
 from lightning_attn.data import TextDataModule, TextProcessor, WordProcessor
 from lightning_attn.data.word_processor import word_spans
 from lightning_attn.errors import InputError
-from tests.data.test_base import Recorder, trainer
-from tests.data.test_text import opened, words, write
+from tests.helpers.rows import Recorder, trainer
+from tests.helpers.text_files import opened, words, write
 
 TEXTS = ["so good", "so bad", "not good", "not bad"]
 

@@ -23,7 +23,7 @@ from lightning_attn.perturbation import (
 )
 from lightning_attn.perturbation.pooled import PooledReader
 from lightning_attn.types import DataSchema
-from tests.toys import VOCABULARY, toy_batch
+from tests.helpers.toys import VOCABULARY, toy_batch
 
 
 class DoubledNetwork(PooledNetwork):
