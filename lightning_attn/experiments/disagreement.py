@@ -62,20 +62,20 @@ class DisagreementRecord(ExperimentRecord):
         if quality is None:
             return means
         areas = {name: getattr(self.curve, name) for name in ("area", "random", "oracle", "gain")}
-        found: Summary = {f"risk_coverage/{name}": None if np.isnan(area) else area for name, area in areas.items()}
-        found["attention_auroc/undefined"] = undefined(self.values["attention_auroc"])
-        return {**means, "attention_auroc": quality, **found}
+        summary: Summary = {f"risk_coverage/{name}": None if np.isnan(area) else area for name, area in areas.items()}
+        summary["attention_auroc/undefined"] = undefined(self.values["attention_auroc"])
+        return {**means, "attention_auroc": quality, **summary}
 
     def figures(self) -> dict[str, Figure]:
         """``disagreement``: risk and coverage, and every example; without evidence, how disagreement is distributed."""
-        found = self.summary()
+        summary = self.summary()
         with figures.canvas(self, 2, width=5.6) as (figure, (left, right)):
-            if "attention_auroc" in found:
+            if "attention_auroc" in summary:
                 self._draw_curve(left)
                 self._draw_examples(right)
             else:
                 jsd, correlation = (
-                    f"mean {found[name]:.3f}" if found[name] is not None else "" for name in self.headlines
+                    f"mean {summary[name]:.3f}" if summary[name] is not None else "" for name in self.headlines
                 )
                 label = "mean divergence of two members (nats)"
                 figures.histogram(left, self, "jsd", label, (0, float(np.log(2))), "Divergence", jsd)
