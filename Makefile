@@ -10,8 +10,9 @@ quickstart: $(READY)
 	$(BIN)/lightning-attn fit --config configs/quickstart.yaml
 
 test: $(READY)
-	# One thread each: the test processes share the cores among themselves.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	# One thread each: the test processes share the cores among themselves. A file stays with one of them, so that what
+	# its tests share is trained once.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(READY)
 	$(BIN)/pre-commit run --all-files

@@ -1,8 +1,9 @@
-"""What the benchmarks change for a process of their own is put back after each module."""
+"""Tests of ``benchmarks/`` are marked; what these change for a process of their own is put back after each module."""
 
 import logging
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,3 +17,9 @@ def _own_process() -> Iterator[None]:
         yield
     logger.setLevel(level)
     torch.set_num_threads(threads)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.benchmarks)

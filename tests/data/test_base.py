@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -109,47 +106,6 @@ def test_notes_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
 def test_numbers_out_of_range_are_refused(name: str, value: int, problem: str) -> None:
     with pytest.raises(InputError, match=f"^SyntheticReviewsDataModule {problem}"):
         reviews(**{name: value})
-
-
-DDP = """
-import json, sys, torch
-import pytorch_lightning as pl
-from lightning_attn.data import SyntheticReviewsDataModule
-from tests.helpers.rows import Recorder, trainer
-folder = sys.argv[1]
-model = Recorder()
-data = SyntheticReviewsDataModule(train_size=10, val_size=5, test_size=5, batch_size=3)
-run = trainer(folder, max_epochs=1, strategy="ddp", devices=3)
-run.fit(model, datamodule=data)
-run.test(model, datamodule=data, verbose=False)
-assert run.callback_metrics["rows"] == 5
-predicted = run.predict(model, datamodule=data)
-with open(f"{folder}/rank{run.global_rank}.json", "w") as file:
-    json.dump({**model.seen, "predict": predicted}, file)
-"""
-
-
-def test_three_processes_evaluate_each_of_five_examples_once(tmp_path: Path) -> None:
-    script = tmp_path / "run.py"
-    script.write_text(DDP)
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, script, tmp_path],
-        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(3)]
-    for stage in ("val", "test", "predict"):
-        assert sorted(row for rank in ranks for row in flat(rank[stage])) == [0, 1, 2, 3, 4]
-    # two batches for three ranks: the third gets an empty one
-    assert sorted(len(flat(rank["test"])) for rank in ranks) == [0, 2, 3]
-    assert len({len(rank["train"]) for rank in ranks}) == 1
-    assert {row for rank in ranks for row in flat(rank["train"])} == set(range(10))
 
 
 @pytest.mark.parametrize("name", [name for name in data_modules.__all__ if name.endswith("DataModule")])

@@ -1,9 +1,5 @@
 """Bags in a Trainer: every bag once, on any number of processes, resumed anywhere, and after a checkpoint."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -64,41 +60,6 @@ def test_overfitting_on_a_few_batches_runs(tmp_path: Path) -> None:
     model = Recorder()
     trainer(tmp_path, overfit_batches=2).fit(model, datamodule=bags())
     assert model.seen["train"][:2] == model.seen["train"][2:]
-
-
-DDP = """
-import json, sys
-from tests.helpers.rows import Recorder, trainer
-from tests.data.bags.test_training import bags
-folder = sys.argv[1]
-model, data = Recorder(), bags(train_size=10, val_size=5, test_size=5, batch_size=3)
-run = trainer(folder, max_epochs=1, strategy="ddp", devices=3)
-run.fit(model, datamodule=data)
-run.test(model, datamodule=data, verbose=False)
-assert run.callback_metrics["rows"] == 5
-with open(f"{folder}/rank{run.global_rank}.json", "w") as file:
-    json.dump(model.seen, file)
-"""
-
-
-def test_three_processes_evaluate_each_of_five_bags_once(tmp_path: Path) -> None:
-    script = tmp_path / "run.py"
-    script.write_text(DDP)
-    done = subprocess.run(
-        [sys.executable, script, tmp_path],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(3)]
-    for stage in ("val", "test"):
-        assert sorted(row for rank in ranks for row in flat(rank[stage])) == [0, 1, 2, 3, 4]
-    assert len({len(rank["train"]) for rank in ranks}) == 1
-    assert {row for rank in ranks for row in flat(rank["train"])} == set(range(10))
 
 
 def test_a_network_learns_and_its_checkpoint_tells_the_same_again(tmp_path: Path) -> None:
