@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,18 @@ def test_a_logger_that_works_is_left_as_it_is(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         logger.log_metrics({"loss": 1.0}, 0)
     assert isinstance(logger, MetricsFile)
+    assert logger.save_dir == str(tmp_path)
+
+
+def test_a_guarded_logger_goes_to_another_process(tmp_path: Path) -> None:
+    logger = guard(MetricsFile(tmp_path))
+    logger.log_metrics({"loss": 1.0}, 0)
+    other = pickle.loads(pickle.dumps(logger))
+    other.log_metrics({"loss": 2.0}, 1)
+    assert isinstance(other, MetricsFile)
+    assert [row["loss"] for row in rows(tmp_path)] == ["1.0", "2.0"]
+    with pytest.warns(UserWarning, match="Broken failed"):
+        pickle.loads(pickle.dumps(guard(Broken(tmp_path)))).log_metrics({"loss": 1.0}, 0)
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,12 @@ _FAILED: WeakSet[Logger] = WeakSet()
 
 
 class MetricsFile(Logger):
-    """Writes ``metrics.csv`` into a run's folder: one row an epoch, one column a figure.
+    """Writes ``metrics.csv`` into a run's folder: one row per epoch, one column per figure.
 
     What is logged at the same step shares a row. Every row is on the disk when the call returns, a kill at any moment
-    leaves a file that can be read, and a figure that appears late gets a column then.
+    leaves a file that can be read, and a figure that appears late gets a column then. Lightning's ``CSVLogger`` does
+    none of this: it writes a row per call, keeps rows in memory until it flushes them, writes the file anew in place
+    when a column comes, and loses rows that a full disk refused.
 
     Args:
         folder: The run's folder.
@@ -228,7 +230,8 @@ def use_epoch_axis(logger: WandbLogger) -> None:
 
 
 def attempt(logger: Logger, action: Callable[[], _Result]) -> _Result | None:
-    """What the action returns; None, and one warning for each logger, if it fails."""
+    """What the action returns; None, and one warning per logger, if it fails."""
+    logger = getattr(logger, "guarded", logger)
     try:
         return action()
     except Exception as error:  # a full disk, a lost server, a service that died: none is worth a training
@@ -240,24 +243,36 @@ def attempt(logger: Logger, action: Callable[[], _Result]) -> _Result | None:
         return None
 
 
-def guard(logger: Logger) -> Logger:
-    """Let a logger that fails warn once and lose what it was given, instead of ending the training.
+class GuardedLogger:
+    """Hands everything on to a logger; where that fails, it warns once and loses what it was given.
+
+    It passes for the logger: Lightning and callbacks ask of which class a logger is. It goes to another process as any
+    logger does.
 
     Args:
-        logger: Its methods are replaced.
-
-    Returns:
-        The same logger.
+        logger: Whose failures must not end a training.
     """
 
-    def guarded(method: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(method)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return attempt(logger, lambda: method(*args, **kwargs))
+    def __init__(self, logger: Logger) -> None:
+        self.guarded = logger
 
-        return call
+    @property  # type: ignore[misc]  # what isinstance asks beside the type
+    def __class__(self) -> type[Logger]:  # type: ignore[override]
+        return type(self.guarded)
 
-    for name in _METHODS:
-        if callable(method := getattr(logger, name, None)):
-            setattr(logger, name, guarded(method))
-    return logger
+    def __getattr__(self, name: str) -> Any:
+        if name == "guarded":  # it is not there yet
+            raise AttributeError(name)
+        value = getattr(self.guarded, name)
+        return functools.partial(self._attempt, value) if name in _METHODS and callable(value) else value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return GuardedLogger, (self.guarded,)
+
+    def _attempt(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return attempt(self.guarded, lambda: method(*args, **kwargs))
+
+
+def guard(logger: Logger) -> Logger:
+    """A logger that warns once and loses what it was given where this one fails, see :class:`GuardedLogger`."""
+    return cast(Logger, GuardedLogger(logger))
