@@ -13,6 +13,7 @@ import torch
 from lightning_attn.cli.commands import main
 from tests.helpers.commands import command, run, start, write_config
 
+SCHEDULER = "--model.init_args.lr_scheduler"
 ENCODER = "--model.init_args.network.init_args.encoder"
 
 
@@ -103,6 +104,31 @@ def test_a_wrong_file(
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text(content)
     assert part in refused(capsys, *command("fit", config, tmp_path / "runs", "--config", str(overlay)))
+
+
+@pytest.mark.parametrize(
+    ("option", "part"),
+    [
+        (
+            "--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor=val_loss",
+            "EarlyStopping monitors 'val_loss'",
+        ),
+        (
+            "--trainer.callbacks+=ModelCheckpoint --trainer.callbacks.monitor=val/acc",
+            "did you mean val/auroc or val/accuracy?",
+        ),
+        (
+            f"{SCHEDULER}=pytorch_lightning.cli.ReduceLROnPlateau {SCHEDULER}.monitor=loss",
+            "ReduceLROnPlateau monitors 'loss', which nothing logs",
+        ),
+    ],
+)
+def test_what_is_monitored_must_be_logged(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, part: str
+) -> None:
+    sentence = refused(capsys, *command("fit", config, tmp_path / "runs", "--wandb=disabled"), *option.split())
+    assert part in sentence
+    assert not list(tmp_path.glob("runs/*"))
 
 
 def test_a_configuration_that_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

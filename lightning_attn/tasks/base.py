@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
@@ -18,7 +19,7 @@ from torch import nn
 from typing_extensions import Self, override
 
 from lightning_attn.data.base import AttentionDataModule
-from lightning_attn.errors import InputError
+from lightning_attn.errors import InputError, shown
 from lightning_attn.hub.models import complete_specification
 from lightning_attn.mitigations.base import Mitigation, MitigationCarrier
 from lightning_attn.networks.base import AttentionNetwork
@@ -173,6 +174,30 @@ class AttentionModule(MitigationCarrier, LightningModule):
         """A guard that ends a training which diverged, and measures no network that did."""
         return [DivergenceGuard()]
 
+    def on_fit_start(self) -> None:
+        """See before the first epoch, and not after it, that what callbacks monitor will be logged.
+
+        Raises:
+            InputError: A callback monitors what neither this module nor a callback logs.
+        """
+        for callback in vars(self.trainer)["callbacks"]:
+            self._check_monitor(type(callback).__name__, getattr(callback, "monitor", None))
+
+    def logged_names(self) -> set[str]:
+        """What this module logs while it is trained; names with more parts are those of callbacks."""
+        return {"train/loss", "mitigation/phase", "val/loss"}
+
+    def _check_monitor(self, owner: str, name: Any) -> None:
+        ours = ("lightning_attn.", "pytorch_lightning.", "lightning_fabric.")
+        kinds = [type(part) for part in (self, *vars(self.trainer)["callbacks"])]
+        if not isinstance(name, str) or not all(kind.__module__.startswith(ours) for kind in kinds):
+            return  # who knows what a class of the user's logs
+        known = self.logged_names()
+        if name not in known and name not in ("epoch", "step") and name.count("/") < 2 and "mitigation/" not in name:
+            near = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
+            meant = f"did you mean {' or '.join(near)}?" if near else f"the module logs {', '.join(sorted(known))}."
+            raise InputError(f"{owner} monitors {shown(name)}, which nothing logs; {meant}")
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser over all parameters, and the scheduler if there is one; a plateau is one of ``val/loss``."""
         parameters: Any = self.parameters()
@@ -192,6 +217,7 @@ class AttentionModule(MitigationCarrier, LightningModule):
         if isinstance(scheduler, StepSchedule):
             scheduler.plan(self.trainer.estimated_stepping_batches)
         monitor = scheduler.monitor if isinstance(scheduler, ReduceLROnPlateau) else "val/loss"
+        self._check_monitor(type(scheduler).__name__, monitor)
         interval = getattr(scheduler, "interval", "epoch")
         return {
             "optimizer": optimizer,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, MetricCollection
+from typing_extensions import override
 
 from lightning_attn.errors import InputError, adopt_renamed
 from lightning_attn.metrics.classification import classification_metrics
@@ -48,6 +49,10 @@ class AttentionClassifier(AttentionModule):
         self.train_loss = MeanMetric()
         self.val_metrics = classification_metrics(schema)
         self.test_metrics = classification_metrics(schema)
+
+    @override
+    def logged_names(self) -> set[str]:
+        return super().logged_names() | {f"val/{name}" for name in self.val_metrics}
 
     def forward(self, batch: Batch) -> AttentionOutput:
         """The network's output for a batch."""

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.text import SQuAD
+from typing_extensions import override
 
 from lightning_attn.data.squad import SQuADDataModule
 from lightning_attn.errors import InputError
@@ -64,6 +65,10 @@ class QuestionAnswerer(AttentionModule):
                     "questions has none: use NoMitigation or MaskedFineTuning."
                 )
         super().setup(stage)
+
+    @override
+    def logged_names(self) -> set[str]:
+        return super().logged_names() | {"val/exact_match", "val/f1"}
 
     def forward(self, batch: Batch) -> Tensor:
         """Start and end logits, shape ``(B, 2, L)``."""
