@@ -138,19 +138,19 @@ def _is_transformer(value: object) -> bool:
 def _checked(network: AttentionNetwork, name: str, schema: DataSchema) -> AttentionNetwork:
     if not network.built:
         raise InputError(f"The black box {name} has no layers yet: train it, or call build(schema) and load weights.")
-    # Names of classes are the model's own business; their number is not.
-    for what, theirs, ours in (
-        ("classes", network.schema.num_classes, schema.num_classes),
-        ("several labels per example", network.schema.multi_label, schema.multi_label),
-        ("a vocabulary of size", network.schema.vocabulary_size, schema.vocabulary_size),
-        ("features of shape", network.schema.feature_shape, schema.feature_shape),
-        ("a grid of patches", network.schema.grid, schema.grid),
+    # Names of classes are the model's own business; their number is not. A Hugging Face model may have room for more tokens
+    # than its tokenizer knows.
+    ours, theirs = schema, network.schema
+    room = isinstance(network, TransformerNetwork) and (ours.vocabulary_size or 0) <= (theirs.vocabulary_size or 0)
+    for what, made_for, actual in (
+        ("classes", theirs.num_classes, ours.num_classes),
+        ("several labels per example", theirs.multi_label, ours.multi_label),
+        ("a vocabulary of size", None if room else theirs.vocabulary_size, None if room else ours.vocabulary_size),
+        ("features of shape", theirs.feature_shape, ours.feature_shape),
+        ("a grid of patches", theirs.grid, ours.grid),
     ):
-        # A Hugging Face model may have room for more tokens than its tokenizer knows.
-        if what == "a vocabulary of size" and isinstance(network, TransformerNetwork) and (ours or 0) <= (theirs or 0):
-            continue
-        if theirs != ours:
-            raise InputError(f"The black box {name} is for {what} {theirs}, but the data have {ours}.")
+        if made_for != actual:
+            raise InputError(f"The black box {name} is for {what} {made_for}, but the data have {actual}.")
     if any(not tensor.isfinite().all() for tensor in network.state_dict().values() if isinstance(tensor, Tensor)):
         raise InputError(f"The black box {name} holds NaN or infinity among its weights; train it again.")
     return network.eval().requires_grad_(False)
