@@ -138,8 +138,8 @@ def _is_transformer(value: object) -> bool:
 def _checked(network: AttentionNetwork, name: str, schema: DataSchema) -> AttentionNetwork:
     if not network.built:
         raise InputError(f"The black box {name} has no layers yet: train it, or call build(schema) and load weights.")
-    # Names of classes are the model's own business; their number is not. A Hugging Face model may have room for more tokens
-    # than its tokenizer knows.
+    # Names of classes are the model's own business; their number is not. A Hugging Face model may have room for more
+    # tokens than its tokenizer knows.
     ours, theirs = schema, network.schema
     room = isinstance(network, TransformerNetwork) and (ours.vocabulary_size or 0) <= (theirs.vocabulary_size or 0)
     for what, made_for, actual in (
