@@ -123,7 +123,7 @@ def test_a_wandb_logger_of_the_users_own_goes_into_the_run_folder(tmp_path: Path
     assert len(list(tmp_path.glob("runs1/*/wandb/offline-run-*"))) == 1
 
 
-@pytest.mark.parametrize("class_path", ["WandbLogger", "tests.test_loggers.Refusing"])
+@pytest.mark.parametrize("class_path", ["WandbLogger", "tests.helpers.loggers.Refusing"])
 def test_disabled_drops_a_configured_wandb_logger(tmp_path: Path, class_path: str) -> None:
     folder = run("fit", with_wandb_logger(tmp_path, class_path), tmp_path / "runs")
     assert {path.name for path in folder.iterdir()} == {"config.yaml", "metrics.csv", "checkpoints"}
@@ -132,7 +132,7 @@ def test_disabled_drops_a_configured_wandb_logger(tmp_path: Path, class_path: st
 def test_a_wandb_that_does_not_start_does_not_stop_a_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = with_wandb_logger(tmp_path, "tests.test_loggers.Refusing")
+    config = with_wandb_logger(tmp_path, "tests.helpers.loggers.Refusing")
     assert main(command("fit", config, tmp_path / "runs", "--wandb=offline")) == 0
     assert "without Weights & Biases" in capsys.readouterr().err
     assert list(tmp_path.glob("runs/*/checkpoints/last.ckpt"))
@@ -230,7 +230,7 @@ def test_the_checkpoint_decides_and_says_so(
 def test_a_broken_logger_does_not_stop_a_training(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    broken = ("--trainer.logger=tests.test_loggers.Broken", f"--trainer.logger.init_args.save_dir={tmp_path / 'x'}")
+    broken = ("--trainer.logger=tests.helpers.loggers.Broken", f"--trainer.logger.init_args.save_dir={tmp_path / 'x'}")
     folder = run("fit", config, tmp_path / "runs", "--trainer.max_epochs=2", *broken)
     assert (folder / "checkpoints" / "last.ckpt").exists()
     assert capsys.readouterr().err.count("Broken failed") == 1

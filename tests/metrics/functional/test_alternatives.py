@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lightning_attn.errors import InputError
-from lightning_attn.metrics.functional.alternatives import permutation_tvd, permute
+from lightning_attn.metrics.adversarial import EdgeSolver, PublishedSolver
+from lightning_attn.metrics.functional.alternatives import adversarial_jsd, permutation_tvd, permute
 from tests.helpers.toys import alone, toy_batch, toy_network
 
 
@@ -95,3 +96,14 @@ def test_no_permutation_is_the_users_mistake():
     batch, network = toy_batch(), toy_network()
     with pytest.raises(InputError, match="permutations of at least 1, not 0"):
         permutation_tvd(network, network(batch), batch, permutations=0)
+
+
+@pytest.mark.parametrize("solver", [None, EdgeSolver(0.2), PublishedSolver(2, 5)])
+def test_is_the_divergence_that_the_solver_finds(solver):
+    batch, network = toy_batch(special=True, pad_to=15), toy_network()
+    with torch.no_grad():
+        output = network(batch)
+    expected = (solver or EdgeSolver()).solve(network, output, batch).jsd
+    found = adversarial_jsd(network, output, batch, solver, max_tokens=100)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0, equal_nan=True)
+    assert found.isnan().tolist() == [False, True, False, False]

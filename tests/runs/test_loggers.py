@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import wandb
-from pytorch_lightning.loggers import CSVLogger, WandbLogger
+from pytorch_lightning.loggers import WandbLogger
 
 from lightning_attn.errors import InputError
 from lightning_attn.runs.loggers import (
@@ -19,6 +19,7 @@ from lightning_attn.runs.loggers import (
     use_epoch_axis,
     wandb_mode,
 )
+from tests.helpers.loggers import Broken, Refusing
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -67,11 +68,6 @@ def test_what_a_full_disk_refused_is_written_when_it_can_be(tmp_path: Path) -> N
     (tmp_path / "away").rename(tmp_path / "metrics.csv")
     logger.log_metrics({"loss": 4.0, "epoch": 3}, 3)
     assert [row["loss"] for row in rows(tmp_path)] == ["1.0", "2.0", "3.0", "4.0"]
-
-
-class Broken(CSVLogger):
-    def log_metrics(self, *_: Any, **__: Any) -> None:
-        raise RuntimeError("the service\n  is gone")
 
 
 def test_a_logger_that_fails_is_mentioned_once(tmp_path: Path) -> None:
@@ -128,12 +124,6 @@ def test_an_unknown_mode_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "sometimes")
     with pytest.raises(InputError, match="offline, online or disabled"):
         wandb_mode(None)
-
-
-class Refusing(WandbLogger):
-    @property
-    def experiment(self) -> Any:
-        raise RuntimeError("no account")
 
 
 def test_disabled_starts_nothing(tmp_path: Path) -> None:
