@@ -8,6 +8,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -98,8 +99,10 @@ class AttentionCLI(LightningCLI):
         self.trainer = None  # type: ignore[assignment]  # it is set late, and looked at when something fails early
         self._wandb: list[WandbLogger] = []  # those whose runs were started here
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._trusting = ExitStack()
         try:
-            self._run(args)
+            with self._trusting:
+                self._run(args)
         except BaseException as error:
             self._finish(failed=True)
             if _is_of_restoring(error):
@@ -167,6 +170,8 @@ class AttentionCLI(LightningCLI):
         if not isinstance(seed, bool) and not 0 <= seed < 2**32:
             raise InputError(f"--seed_everything must be between 0 and {2**32 - 1}, not {seed}.")
         path = settings.get("ckpt_path")
+        # Until the command ends: a black box or the network of a callback is read late.
+        self._trusting.enter_context(trusting(settings.trust, settings))
         if path is not None:
             self.checkpoint, self._checkpoint_path = read_checkpoint(path), str(path)
         elif self.config.subcommand != "fit" and not _is_trained(settings.model):
@@ -194,8 +199,7 @@ class AttentionCLI(LightningCLI):
         # What is a matter of the user's machine, or of training alone, stays what the configuration says.
         for name in (*FILES, *(() if self.config.subcommand == "fit" else _OF_TRAINING)):
             stored.pop(name, None)
-        with trusting(settings.trust, settings):
-            check_checkpoint({"class_path": class_path, "init_args": stored}, AttentionModule, "model")
+        check_checkpoint({"class_path": class_path, "init_args": stored}, AttentionModule, "model")
         kept = self._asked if class_path == settings.model.class_path else {}
         settings.model = None  # nothing of the configuration is to be mixed into the checkpoint's arguments
         model = {"class_path": class_path, "init_args": {**kept, **stored}}

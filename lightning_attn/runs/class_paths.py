@@ -18,19 +18,21 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import torch
-from pytorch_lightning import Callback, LightningDataModule
-from pytorch_lightning.loggers import Logger
-from torch import nn
-from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import TypeAliasType
 
 from lightning_attn.errors import InputError, shown
 
 #: Packages whose classes a checkpoint may name without being asked for.
 _OWN = ("lightning_attn", "torch", "transformers", "pytorch_lightning")
-#: What may be made where an argument's annotation does not say what belongs there.
-_KINDS = (nn.Module, torch.optim.Optimizer, LRScheduler, Callback, Logger, LightningDataModule)
+#: What may be made where an argument's annotation does not say what belongs there, by name: explain needs no Lightning.
+_KINDS = {
+    "torch.nn.modules.module.Module",
+    "torch.optim.optimizer.Optimizer",
+    "torch.optim.lr_scheduler.LRScheduler",
+    "pytorch_lightning.callbacks.callback.Callback",
+    "pytorch_lightning.loggers.logger.Logger",
+    "pytorch_lightning.core.datamodule.LightningDataModule",
+}
 _PLAIN = (bool, int, float, complex, str, bytes, Path, type(None))
 _UNKNOWN = object()  # an annotation that cannot be resolved
 _DEEPEST = 64  # levels of a specification; ours have about ten
@@ -122,10 +124,10 @@ class _Slot:
             if issubclass(kind, self.kinds):
                 return True
         except TypeError:  # a Protocol that cannot be asked
-            return issubclass(kind, _KINDS)
+            return _is_known(kind)
         if self.callables and "__call__" in dir(kind) and not _is_standard(kind):
             return True
-        return self.anything and (issubclass(kind, _KINDS) or any(_is_ours(base) for base in kind.__mro__))
+        return self.anything and _is_known(kind)
 
     def __str__(self) -> str:
         return " or ".join(dict.fromkeys(kind.__name__ for kind in self.kinds)) or "class"
@@ -342,8 +344,12 @@ def _is_named(path: str) -> bool:
     return module in modules or any(_is_within(module, package) for package in packages)
 
 
-def _is_ours(kind: type) -> bool:
-    return _is_within(kind.__module__, "lightning_attn")
+def _is_known(kind: type) -> bool:
+    """Whether it is a network, an optimizer, a callback ..., or derived from a class of this package."""
+    return any(
+        f"{base.__module__}.{base.__qualname__}" in _KINDS or _is_within(base.__module__, "lightning_attn")
+        for base in kind.__mro__
+    )
 
 
 def _is_standard(kind: type) -> bool:
