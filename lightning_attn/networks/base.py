@@ -26,9 +26,15 @@ class AttentionNetwork(MitigationCarrier):
     and is tested for each: an example gives the same output alone and in a padded batch; ``attention`` is a
     distribution over ``valid``; ``forward(batch, attention=output.attention)`` and
     ``forward(batch, embeddings=embed(batch))`` reproduce the logits; evaluation is deterministic.
+
+    One kind of network is exempt from the replacement: where ``replaceable`` is False, the attention is there to be
+    looked at, nothing is computed from a text's weights alone, and :meth:`classify`, :meth:`classify_many` and
+    ``forward(attention=...)`` raise :class:`InputError`. All else holds for it too.
     """
 
     attention: AttentionLayer
+    #: Whether other weights can be put in the place of the network's own.
+    replaceable: bool = True
     #: Whether the head sees nothing of the input but the weights, so that what it knows has travelled in them.
     content_free: bool = False
     #: Why the network is not trained, one sentence; empty if it is.
@@ -144,7 +150,11 @@ class AttentionNetwork(MitigationCarrier):
 
     @abstractmethod
     def classify(self, values: Tensor, attention: Tensor, batch: Batch) -> Tensor:
-        """Logits ``(B, C)`` from values ``(B, L, H)`` and weights ``(B, L)``: the cheap path, no encoder pass."""
+        """Logits ``(B, C)`` from values ``(B, L, H)`` and weights ``(B, L)``: the cheap path, no encoder pass.
+
+        Raises:
+            InputError: The attention is not :attr:`replaceable`.
+        """
 
     def classify_many(self, values: Tensor, attention: Tensor, batch: Batch) -> Tensor:
         """:meth:`classify` of each example under V attentions of its own.
@@ -176,6 +186,9 @@ class AttentionNetwork(MitigationCarrier):
 
         Returns:
             Logits, weights, scores, values, keys and embeddings.
+
+        Raises:
+            InputError: ``attention`` is not None, but not :attr:`replaceable`.
         """
         batch = self.read_query(batch)
         embeddings = self.embed(batch) if embeddings is None else embeddings

@@ -248,6 +248,8 @@ def test_a_model_at_hand_stays_as_it_is(folders: dict[str, Path], batch: Batch) 
     model = AutoModelForSequenceClassification.from_pretrained(folders["bert"]).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     network = TransformerNetwork.from_model(model)
+    with pytest.warns(DeprecationWarning, match="is called from_model now"):
+        assert type(TransformerNetwork.of(model)) is TransformerNetwork
     assert network.training
     assert network.schema.class_names == ("LABEL_0", "LABEL_1", "LABEL_2")
     expected = model.eval()(batch.inputs, attention_mask=batch.valid.long()).logits

@@ -211,8 +211,16 @@ def test_models_that_cannot_be_used_are_refused_by_name(config: Any, reason: str
 
 def test_what_does_not_fit_is_refused(folders: dict[str, Path]) -> None:
     network, batch = made(folders["bert"]), pairs()
-    with pytest.raises(InputError, match="answers at every position by itself"):
-        network(batch, attention=network(batch).attention)
+    assert TransformerNetwork.replaceable
+    assert not network.replaceable
+    output = network(batch)
+    for replace in (
+        lambda: network(batch, attention=output.attention),
+        lambda: network.classify(output.values, output.attention, batch),
+        lambda: network.classify_many(output.values, output.attention[:, None], batch),
+    ):
+        with pytest.raises(InputError, match="answers at every position by itself"):
+            replace()
     with pytest.raises(InputError, match="for gradients attention_fixed: false"):
         get("gradient").attribute(network, batch)
     assert get("gradient", attention_fixed=False).attribute(network, batch).any()

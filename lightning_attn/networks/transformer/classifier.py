@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import deprecated, override
 
 from lightning_attn.attention.multihead import HeadWeights
 from lightning_attn.errors import InputError
 from lightning_attn.hub.classifier import class_order, load_classifier, own_schema
-from lightning_attn.hub.models import longest, readable, silent
-from lightning_attn.networks.transformer.classifying_row import ClassifyingRow, GivenContext, GivenRows, RowAttend
+from lightning_attn.hub.models import readable, silent
+from lightning_attn.networks.transformer.classifying_row import (
+    ClassifyingRow,
+    ReplacedContext,
+    ReplacedRows,
+    RowAttend,
+    RowChoice,
+)
 from lightning_attn.networks.transformer.model import TransformerModel
-from lightning_attn.networks.transformer.parts import above, below, has_known_parts, without
-from lightning_attn.networks.transformer.row_choice import RowChoice
+from lightning_attn.networks.transformer.parts import above, below, without
 from lightning_attn.networks.transformer.self_attention import Attend, Calls, own_attention
-from lightning_attn.ops.evaluation import evaluating
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
 
 if TYPE_CHECKING:
@@ -122,22 +126,28 @@ class TransformerNetwork(TransformerModel):
         Raises:
             InputError: The model cannot be used here.
         """
-        found = model.config
-        network = cls(found._name_or_path or type(model).__name__, layers, heads)
-        network.__dict__["_given"] = model  # no part yet
+        network = cls(model.config._name_or_path or type(model).__name__, layers, heads)
+        network.__dict__["_model_at_hand"] = model  # no part yet
         training = model.training
-        network.build(schema or own_schema(network.name_or_path, found))
+        network.build(schema or own_schema(network.name_or_path, model.config))
         network.train(training)
         return network
 
     @classmethod
-    def of(cls, *args: Any, **kwargs: Any) -> Self:
+    @deprecated("TransformerNetwork.of is called from_model now: rename it.")
+    def of(
+        cls,
+        model: PreTrainedModel,
+        schema: DataSchema | None = None,
+        layers: Sequence[int] = (-1,),
+        heads: Sequence[int] | None = None,
+    ) -> Self:
         """The name of :meth:`from_model` in 0.1.0."""
-        warnings.warn("TransformerNetwork.of is called from_model now.", DeprecationWarning, stacklevel=2)
-        return cls.from_model(*args, **kwargs)
+        return cls.from_model(model, schema, layers, heads)
 
-    _given: PreTrainedModel | None = None
+    _model_at_hand: PreTrainedModel | None = None
 
+    @override
     def make_layers(self, schema: DataSchema) -> None:
         """Load the model, or make it from ``config``, and try it out.
 
@@ -153,87 +163,85 @@ class TransformerNetwork(TransformerModel):
                 "TransformerNetwork reads a text and its query as one pair, but the data keep them apart: set "
                 "data.init_args.processor to HuggingFacePairProcessor."
             )
+        model = self.__dict__.pop("_model_at_hand", None)
         with silent():
-            if self._given is None:
-                found = self._read_config()
+            if model is None:
+                config = self._read_config()
             else:
-                found = self._given.config
-                decodes = found.is_encoder_decoder or getattr(found, "is_decoder", False)
-                self._check_kind(found.model_type, decodes)
-            self._check_vocabulary(found, size)
-            self.choice = RowChoice.from_config(self.name_or_path, found, self.layers, self.heads)
-            model = load_classifier(self, found, schema) if self._given is None else self._given
-            self.__dict__.pop("_given", None)
-        if not getattr(model, "_supports_attention_backend", False) or not has_known_parts(model):
-            raise self._unusable(found.model_type, "which does not call registered attention functions")
-        if self.gradient_checkpointing:
-            # The second time is after the forward pass, when the model has its own attention function again.
-            self._checkpoint_gradients(model, lambda: own_attention(model))
+                config = model.config
+                decodes = config.is_encoder_decoder or getattr(config, "is_decoder", False)
+                self._check_kind(config.model_type, decodes)
+            self._check_vocabulary(config, size)
+            self.choice = RowChoice.from_config(self.name_or_path, config, self.layers, self.heads)
+            model = load_classifier(self, config, schema) if model is None else model
         self._order = class_order(self.name_or_path, model.config, schema)
-        self._longest = longest(model)
-        self.model = model
-        self._try_out()
-        self.config = json.loads(model.config.to_json_string(use_diff=False))
-        self.train(self.training)  # loaded models come in evaluation mode, and would stay in it (no dropout)
+        self._adopt(model)
 
+    @override
     def encode(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Scores of the chosen attention heads, ``(B, L, K)``, and values, ``(B, L, H)``."""
-        found, values, _ = self._run(embeddings, batch)
-        return found.scores.transpose(1, 2), values
+        weights, values, _ = self._run(embeddings, batch)
+        return weights.scores.transpose(1, 2), values
 
+    @override
     def forward(
         self, batch: Batch, *, embeddings: Tensor | None = None, attention: Tensor | None = None
     ) -> AttentionOutput:
-        """See :meth:`AttentionNetwork.forward`; one attention head after the other in ``heads``, the layers ascending.
+        """As always; one attention head after the other in ``heads``, the layers ascending.
 
         Raises:
             InputError: The batch is longer than the model can read.
         """
         embeddings = self.embed(batch) if embeddings is None else embeddings
-        found, values, logits = self._run(embeddings, batch)
+        heads, values, logits = self._run(embeddings, batch)
         if attention is None:
-            attention = found.observed.mean(dim=1)
+            attention = heads.observed.mean(dim=1)
         else:
             logits = self.classify(values, attention, batch)
-        learned, keys = found.learned.mean(dim=1), found.scores.transpose(1, 2)
+        learned, keys = heads.learned.mean(dim=1), heads.scores.transpose(1, 2)
         return AttentionOutput(
-            logits, attention, learned, found.mean_scores(), values, found.observed, found.scores, keys, embeddings
+            logits, attention, learned, heads.mean_scores(), values, heads.observed, heads.scores, keys, embeddings
         )
 
+    @override
     def classify(self, values: Tensor, attention: Tensor, batch: Batch) -> Tensor:
         """Logits ``(B, C)`` from what the model made of the batch and weights ``(B, L)``."""
         return self.classify_many(values, attention[:, None], batch).squeeze(1)
 
+    @override
     def classify_many(self, values: Tensor, attention: Tensor, batch: Batch) -> Tensor:
         """Logits ``(B, V, C)`` of each example under V attentions ``(B, V, L)``."""
         count = attention.shape[1]
         if self.choice.only_last:
             size, others = self.choice.head_size, self.choice.others
             own = len(self.choice.heads) * size
-            chosen = (attention.to(values.dtype) @ values[..., :own]).flatten(0, 1)
+            looked_at = (attention.to(values.dtype) @ values[..., :own]).flatten(0, 1)
             rest = values[:, 0, own:].repeat_interleave(count, dim=0)
-            heads = torch.cat([chosen, rest[:, : len(others) * size]], dim=-1).view(len(rest), -1, size)
+            heads = torch.cat([looked_at, rest[:, : len(others) * size]], dim=-1).view(len(rest), -1, size)
             place = torch.tensor([*self.choice.heads, *others], device=heads.device).argsort()
             state = rest[:, None, len(others) * size :]
-            logits = self._above(state, None, GivenContext(heads[:, place]))
+            logits = self._above(state, None, ReplacedContext(heads[:, place]))
         else:
             rows = torch.arange(len(batch), device=batch.device).repeat_interleave(count)
             many, hidden = batch.select(rows), self.choice.head_size * self.choice.heads_per_layer
             states, shares = values[rows, :, :hidden], values[rows, :, hidden:]
             weights = (attention.flatten(0, 1)[..., None] * shares).transpose(1, 2)
-            logits = self._above(states, many.valid, GivenRows(weights, many, self.choice))
+            logits = self._above(states, many.valid, ReplacedRows(weights, many, self.choice))
         return logits.view(*attention.shape[:2], -1)
 
+    @override
     def answer_rows(self, batch: Batch, target: Tensor) -> Tensor:
         """1 at the first position, which is classified, whatever the class; shape ``(B, L)``."""
         return self.reading_rows(batch)
 
+    @override
     def reading_rows(self, batch: Batch) -> Tensor:
         """1 at the first position, shape ``(B, L)``."""
         rows = torch.zeros(batch.valid.shape, device=batch.device)
         rows[:, 0] = 1
         return rows
 
+    @override
     def value_path(self) -> list[nn.Module]:
         """All but queries and keys of the chosen layers; those too where layers that are not chosen share them."""
         chosen = {self._modules_of_layers[number] for number in self.choice.layers}
@@ -246,6 +254,7 @@ class TransformerNetwork(TransformerModel):
         }
         return list(without(self.model, scorers))
 
+    @override
     def run(self, embeddings: Tensor, batch: Batch, attend: Attend | None = None) -> Tensor:
         """Logits, shape ``(B, C)``, of the whole model, with ``attend`` in charge of its self-attention.
 
@@ -272,18 +281,18 @@ class TransformerNetwork(TransformerModel):
             states = lower(inputs_embeds=embeddings, attention_mask=mask, **types).last_hidden_state
         attend = RowAttend(self.attention, batch, self.choice)
         logits = self._above(states, batch.valid, attend)
-        found = attend.weights()
-        # Whoever gives weights, or goes through the values alone, holds the shares fixed as well.
-        shares = found.shares(batch).detach()
+        weights = attend.weights()
+        # Whoever replaces weights, or goes through the values alone, holds the shares fixed as well.
+        shares = weights.shares(batch).detach()
         if not self.choice.only_last:
-            return found, torch.cat([states, shares.to(states.dtype)], dim=-1), logits
+            return weights, torch.cat([states, shares.to(states.dtype)], dim=-1), logits
         own = attend.values[:, list(self.choice.heads)].transpose(1, 2)
         own = own * shares[..., None].to(own.dtype)
         rest = states[:, 0]
         if others := self.choice.others:  # else nothing of the scorer is in the values
             rest = torch.cat([attend.context[:, others].flatten(1), rest], dim=-1)
         values = torch.cat([own.flatten(2), rest[:, None].expand(-1, states.shape[1], -1).to(own.dtype)], dim=-1)
-        return found, values, logits
+        return weights, values, logits
 
     def _above(self, states: Tensor, valid: Tensor | None, attend: Attend) -> Tensor:
         mask = None if valid is None else readable(valid)
@@ -294,36 +303,18 @@ class TransformerNetwork(TransformerModel):
     def _ordered(self, logits: Tensor) -> Tensor:
         return logits if self._order is None else logits[:, self._order]
 
-    def _try_out(self) -> None:
-        """Read a few tokens by itself and behind the contract, alone and padded.
-
-        Raises:
-            InputError: The model does not do what the network relies on.
-        """
-        kind = self.model.config.model_type
-        words = cast(nn.Embedding, self.model.get_input_embeddings())
-        ids = torch.arange(8, device=words.weight.device)[None] % words.num_embeddings
-        row, valid = torch.zeros_like(ids[:, 0]), torch.ones_like(ids, dtype=torch.bool)
-        batch = Batch(ids, valid, ~valid, row, row)
-        part = batch.replace(inputs=ids[:, :5], valid=valid[:, :5], special=~valid[:, :5])
-        calls = Calls()
-        with torch.inference_mode(False), torch.no_grad(), evaluating(self):
-            embeddings = words(ids)
-            try:
-                plain = self._ordered(self.model(inputs_embeds=embeddings).logits)
-                self.run(embeddings, batch, calls)
-                if len(calls.modules) == self.choice.depth:
-                    whole, alone = self(batch).logits, self(part).logits
-                    padded = self(batch.replace(valid=torch.arange(8, device=ids.device)[None] < 5)).logits
-            except (TypeError, ValueError, IndexError, RuntimeError, AttributeError) as error:
-                raise self._unusable(kind, f"which fails on a text ({' '.join(str(error).split())})") from error
-        if len(calls.modules) != self.choice.depth:
-            raise self._unusable(kind, "which does not call registered attention functions in every layer")
+    @override
+    def _read_trial(self, batch: Batch, calls: Calls) -> tuple[Tensor, Tensor] | None:
+        embeddings, kind = self.embed(batch), self.model.config.model_type
+        plain = self._ordered(self.model(inputs_embeds=embeddings).logits)
+        self.run(embeddings, batch, calls)
+        if len(calls.modules) != self.depth:
+            return None
+        part = batch.replace(inputs=batch.inputs[:, :5], valid=batch.valid[:, :5], special=batch.special[:, :5])
+        cut = torch.arange(8, device=batch.device)[None] < 5
+        whole, alone, padded = self(batch).logits, self(part).logits, self(batch.replace(valid=cut)).logits
         if not plain.isfinite().all():
             raise self._unusable(kind, "whose answer to a text is no number (NaN or infinite weights?)")
         if not torch.allclose(plain, whole, atol=1e-3, rtol=1e-3):
             raise self._unusable(kind, "which does not classify its first position")
-        if not torch.allclose(alone, padded, atol=1e-3, rtol=1e-3):
-            raise self._unusable(kind, "whose answer changes when a text is padded")
-        names = {module: name for name, module in self.model.named_modules()}
-        self._modules_of_layers = [names[module] for module in calls.modules]
+        return alone, padded

@@ -49,7 +49,7 @@ def above(model: PreTrainedModel, layer: int) -> nn.Module:
     """
     base = _base(model)
     stack = _part(base, layer, _depth(base), once=True)
-    changed: dict[str, nn.Module | None] = {"embeddings": _Given()}
+    changed: dict[str, nn.Module | None] = {"embeddings": _PassThrough()}
     for name in _PROJECTIONS:
         if hasattr(base, name):
             changed[name] = nn.Identity()
@@ -84,8 +84,8 @@ def exchanged(module: Module, exchange: Callable[[nn.Module], nn.Module | None])
     return _twin(module, changed) if changed else module
 
 
-class _Given(nn.Module):
-    """In the place of embeddings: gives back what it is given."""
+class _PassThrough(nn.Module):
+    """In the place of embeddings: returns its input."""
 
     def forward(self, input_ids: None = None, inputs_embeds: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
         assert inputs_embeds is not None
@@ -126,9 +126,9 @@ def _part(base: nn.Module, first: int, end: int, once: bool = False) -> nn.Modul
     # ALBERT runs each of its groups several times in a row; here every layer is a group of its own.
     config: Any = copy.copy(stack.config)
     depth, groups = config.num_hidden_layers, config.num_hidden_groups
-    chosen = [layers[int(number / (depth / groups))] for number in range(first, end)]
+    own_groups = [layers[int(number / (depth / groups))] for number in range(first, end)]
     config.num_hidden_layers = config.num_hidden_groups = end - first
-    twin = _twin(stack, {name: nn.ModuleList(chosen)})
+    twin = _twin(stack, {name: nn.ModuleList(own_groups)})
     twin.__dict__["config"] = config
     return twin
 

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import override
 
 from lightning_attn.errors import InputError
 from lightning_attn.hub.classifier import load_answerer
-from lightning_attn.hub.models import longest, readable, silent
+from lightning_attn.hub.models import readable, silent
 from lightning_attn.networks.transformer.classifying_row import ClassifyingRow
 from lightning_attn.networks.transformer.model import TransformerModel
-from lightning_attn.networks.transformer.parts import has_known_parts
 from lightning_attn.networks.transformer.self_attention import Attend, Calls, Projections, own_attention
-from lightning_attn.ops.evaluation import evaluating
 from lightning_attn.types import AttentionOutput, Batch, DataSchema
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 class TransformerQANetwork(TransformerModel):
@@ -33,8 +28,9 @@ class TransformerQANetwork(TransformerModel):
 
     ``attention`` is what the positions of the last layer give to each position, mean over attention heads and rows. It
     is there to be looked at: every position answers for itself, no weights pool the text, and there is no shortcut
-    through them. So other weights cannot be put in their place, and of the mitigations only those apply that change
-    what is read (:class:`~lightning_attn.mitigations.MaskedFineTuning`).
+    through them. So other weights cannot be put in their place (``replaceable`` is False, see
+    :class:`~lightning_attn.networks.AttentionNetwork`), and of the mitigations only those apply that change what is
+    read (:class:`~lightning_attn.mitigations.MaskedFineTuning`).
 
     Args:
         name_or_path: Name of a model on the Hub, or a folder; one that answers no questions yet gets a new last layer.
@@ -46,6 +42,8 @@ class TransformerQANetwork(TransformerModel):
     Raises:
         InputError: ``max_answer_length`` is below 1.
     """
+
+    replaceable = False
 
     def __init__(
         self,
@@ -63,6 +61,7 @@ class TransformerQANetwork(TransformerModel):
         self.gradient_checkpointing = gradient_checkpointing
         self.attention = ClassifyingRow()
 
+    @override
     def make_layers(self, schema: DataSchema) -> None:
         """Load the model, or make it from ``config``, and try it out.
 
@@ -77,18 +76,10 @@ class TransformerQANetwork(TransformerModel):
             )
         size = self._vocabulary(schema)
         with silent():
-            found = self._read_config()
-            self._check_vocabulary(found, size)
-            model = load_answerer(self, found)
-        if not getattr(model, "_supports_attention_backend", False) or not has_known_parts(model):
-            raise self._unusable(found.model_type, "which does not call registered attention functions")
-        if self.gradient_checkpointing:
-            self._checkpoint_gradients(model, lambda: own_attention(model))
-        self._longest = longest(model)
-        self.model: PreTrainedModel = model
-        self._try_out()
-        self.config = json.loads(model.config.to_json_string(use_diff=False))
-        self.train(self.training)  # loaded models come in evaluation mode, and would stay in it (no dropout)
+            config = self._read_config()
+            self._check_vocabulary(config, size)
+            model = load_answerer(self, config)
+        self._adopt(model)
 
     def ends(self, batch: Batch, embeddings: Tensor | None = None, attend: Attend | None = None) -> Tensor:
         """Start and end logits, shape ``(B, 2, L)``, the lowest float where no answer begins or ends.
@@ -101,11 +92,11 @@ class TransformerQANetwork(TransformerModel):
         Raises:
             InputError: The batch is longer than the model can read.
         """
-        given = self.embed(batch) if embeddings is None else embeddings
-        self._check_length(given.shape[1])
+        embeddings = self.embed(batch) if embeddings is None else embeddings
+        self._check_length(embeddings.shape[1])
         with own_attention(self.model):
             mask, types = readable(batch.valid), self._token_types(batch)
-            output = self.model(inputs_embeds=given, attention_mask=mask, attend=attend, **types)
+            output = self.model(inputs_embeds=embeddings, attention_mask=mask, attend=attend, **types)
         logits = torch.stack([output.start_logits, output.end_logits], dim=1)
         return logits.masked_fill(~self.answerable(batch)[:, None], torch.finfo(logits.dtype).min / 4)
 
@@ -119,8 +110,9 @@ class TransformerQANetwork(TransformerModel):
         context[:, 0] = True
         return context
 
+    @override
     def run(self, embeddings: Tensor, batch: Batch, attend: Attend | None = None) -> Tensor:
-        """See :meth:`TransformerModel.run`; logits of spans, shape ``(B, L * L)``."""
+        """As in the base class; logits of spans, shape ``(B, L * L)``."""
         return self.spans(self.ends(batch, embeddings, attend))
 
     def spans(self, ends: Tensor) -> Tensor:
@@ -151,10 +143,11 @@ class TransformerQANetwork(TransformerModel):
         """Column of the logits, shape ``(B,)``, of spans given as first and last position, shape ``(B, 2)``."""
         return span[:, 0] * length + span[:, 1]
 
+    @override
     def forward(
         self, batch: Batch, *, embeddings: Tensor | None = None, attention: Tensor | None = None
     ) -> AttentionOutput:
-        """See :meth:`AttentionNetwork.forward`; for training, :meth:`ends` does without weights.
+        """As in the base class; for training, :meth:`ends` does without weights.
 
         Raises:
             InputError: Weights are given, or the batch is longer than the model can read.
@@ -172,11 +165,13 @@ class TransformerQANetwork(TransformerModel):
             logits, received, received, scores, last.values, keys=scores[..., None], embeddings=embeddings
         )
 
+    @override
     def encode(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Scores of the last layer, ``(B, L, 1)``, and what its weights multiply, ``(B, L, H)``."""
         output = self.forward(batch, embeddings=embeddings)
         return output.scores[..., None], output.values
 
+    @override
     def classify(self, values: Tensor, attention: Tensor, batch: Batch) -> Tensor:
         """Not possible.
 
@@ -185,12 +180,14 @@ class TransformerQANetwork(TransformerModel):
         """
         raise self._no_place()
 
+    @override
     def answer_rows(self, batch: Batch, target: Tensor) -> Tensor:
         """1 at the first and 1 at the last position of the span, 2 where they are one; shape ``(B, L)``."""
         length = batch.valid.shape[1]
         ends = torch.stack([target // length, target % length], dim=1)
         return F.one_hot(ends, length).sum(dim=1).float()
 
+    @override
     def reading_rows(self, batch: Batch) -> Tensor:
         """The same share for every position, shape ``(B, L)``."""
         return batch.valid / batch.valid.sum(dim=1, keepdim=True).clamp(min=1)
@@ -201,32 +198,13 @@ class TransformerQANetwork(TransformerModel):
             "its own; use a measure or method that leaves it alone, for gradients attention_fixed: false."
         )
 
-    def _try_out(self) -> None:
-        """Read a few tokens alone and padded.
-
-        Raises:
-            InputError: The model does not do what the network relies on.
-        """
-        kind = self.model.config.model_type
-        words = cast(nn.Embedding, self.model.get_input_embeddings())
-        ids = torch.arange(8, device=words.weight.device)[None] % words.num_embeddings
-        row, valid = torch.zeros_like(ids[:, 0]), torch.ones_like(ids, dtype=torch.bool)
-        special = torch.tensor([[True, False, True, False, True, False, False, False]], device=ids.device)
-        batch = Batch(ids, valid, special, row, row)
-        calls = Calls()
-        with torch.inference_mode(False), torch.no_grad(), evaluating(self):
-            try:
-                alone = self.ends(batch.shortened(5), attend=calls)
-                cut = torch.arange(8, device=ids.device)[None] < 5
-                among = self.ends(batch.replace(valid=cut, special=special & cut))[..., :5]
-            except (TypeError, ValueError, IndexError, RuntimeError, AttributeError) as error:
-                raise self._unusable(kind, f"which fails on a text ({' '.join(str(error).split())})") from error
-        if len(calls.modules) != self.depth:
-            raise self._unusable(kind, "which does not call registered attention functions in every layer")
-        if not torch.allclose(alone, among, atol=1e-3, rtol=1e-3):
-            raise self._unusable(kind, "whose answer changes when a text is padded")
-        names = {module: name for name, module in self.model.named_modules()}
-        self._modules_of_layers = [names[module] for module in calls.modules]
+    @override
+    def _read_trial(self, batch: Batch, calls: Calls) -> tuple[Tensor, Tensor] | None:
+        special = torch.tensor([[True, False, True, False, True, False, False, False]], device=batch.device)
+        batch = batch.replace(special=special)
+        alone = self.ends(batch.shortened(5), attend=calls)
+        cut = torch.arange(8, device=batch.device)[None] < 5
+        return alone, self.ends(batch.replace(valid=cut, special=special & cut))[..., :5]
 
 
 class _LastWeights(Attend):
@@ -239,10 +217,10 @@ class _LastWeights(Attend):
         super().__init__()
         self.depth = depth
 
-    def attend(self, layer: int, given: Projections) -> Tensor:
-        """See :meth:`Attend.attend`."""
+    @override
+    def attend(self, layer: int, projections: Projections) -> Tensor:
         if layer != self.depth - 1:
-            return given.fused()
-        self.weights = given.weights()
-        self.values = given.value.transpose(1, 2).flatten(2)
-        return F.dropout(self.weights, given.dropout, given.module.training) @ given.value
+            return projections.fused()
+        self.weights = projections.weights()
+        self.values = projections.value.transpose(1, 2).flatten(2)
+        return F.dropout(self.weights, projections.dropout, projections.module.training) @ projections.value

@@ -1,4 +1,4 @@
-"""Self-attention of Hugging Face models in our hands: `own_attention` and `Attend`."""
+"""Self-attention of Hugging Face models under control of a forward pass: `own_attention` and `Attend`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,7 +22,7 @@ NAME = "lightning_attn"
 
 @dataclass(frozen=True)
 class Projections:
-    """What self-attention is given in one layer.
+    """Queries, keys and values of the self-attention of one layer.
 
     Attributes:
         module: The model's self-attention module.
@@ -76,18 +77,18 @@ class Attend(ABC):
     def __init__(self, first: int = 0) -> None:
         self.next = first
 
-    def __call__(self, given: Projections) -> Tensor:
+    def __call__(self, projections: Projections) -> Tensor:
         """Attend in the next layer; see :meth:`attend`."""
         layer, self.next = self.next, self.next + 1
-        return self.attend(layer, given)
+        return self.attend(layer, projections)
 
     @abstractmethod
-    def attend(self, layer: int, given: Projections) -> Tensor:
+    def attend(self, layer: int, projections: Projections) -> Tensor:
         """Context of every attention head, shape ``(B, M, L, D)``.
 
         Args:
             layer: Number of the layer, from 0.
-            given: Of that layer.
+            projections: Of that layer.
         """
 
 
@@ -102,7 +103,7 @@ def attention_function(
     attend: Attend | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """What the models call, see ``transformers.AttentionInterface``: the fused kernel, unless ``attend`` is given.
+    """What the models call, see ``transformers.AttentionInterface``: the fused kernel, without an ``attend``.
 
     With ``output_attentions=True`` the weights come back as the softmax made them, before dropout: rows sum to 1 in
     training too, unlike those of ``eager``.
@@ -111,15 +112,15 @@ def attention_function(
         Context, shape ``(B, L, M, D)``, and weights, shape ``(B, M, L, L)``, if they were asked for.
     """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    given = Projections(module, query, key, value, attention_mask, scale, dropout)
+    projections = Projections(module, query, key, value, attention_mask, scale, dropout)
     weights = None
     if attend is not None:
-        context = attend(given)
+        context = attend(projections)
     elif kwargs.get("output_attentions"):
-        weights = given.weights()
+        weights = projections.weights()
         context = F.dropout(weights, dropout, module.training) @ value
     else:
-        context = given.fused()
+        context = projections.fused()
     return context.transpose(1, 2).contiguous(), weights
 
 
@@ -155,7 +156,7 @@ class Calls(Attend):
         super().__init__()
         self.modules: list[nn.Module] = []
 
-    def attend(self, layer: int, given: Projections) -> Tensor:
-        """See :meth:`Attend.attend`."""
-        self.modules.append(given.module)
-        return given.fused()
+    @override
+    def attend(self, layer: int, projections: Projections) -> Tensor:
+        self.modules.append(projections.module)
+        return projections.fused()
