@@ -19,43 +19,43 @@ from lightning_attn.networks.transformer.qa import TransformerQANetwork
 from lightning_attn.runs.folder import CHECKPOINTS, CONFIG
 
 
-def read_transformer(given: str) -> tuple[TransformerModel, HuggingFaceProcessor]:
+def read_transformer(name: str) -> tuple[TransformerModel, HuggingFaceProcessor]:
     """The network, in evaluation mode on the CPU, and the processor that splits its texts.
 
     Args:
-        given: The folder of a run, whose best checkpoint is taken, without one the last; a checkpoint; a folder with a
+        name: The folder of a run, whose best checkpoint is taken, without one the last; a checkpoint; a folder with a
             Hugging Face model and its tokenizer; or the name of one on the Hub.
 
     Raises:
         InputError: There is none, it has no self-attention that could be looked at, or its tokenizer does not tell
             which characters a token comes from.
     """
-    path = Path(given).expanduser()
+    path = Path(name).expanduser()
     if _is_run(path):
         return _trained(_checkpoint(path))
     if _is_checkpoint(path):
         return _trained(path)
-    place = _place(given)
+    place = _place(name)
     if _are(architectures(place), "QuestionAnswering"):
         return _answerer(place)
     return _classifier(HuggingFaceProcessor, place)  # one that was drawn at random is above all that is looked at
 
 
-def read_hub_model(given: str, pairs: bool = False) -> tuple[TransformerModel, HuggingFaceProcessor]:
+def read_hub_model(name: str, pairs: bool = False) -> tuple[TransformerModel, HuggingFaceProcessor]:
     """A model of Hugging Face that classifies texts or answers questions, in evaluation mode on the CPU.
 
     Args:
-        given: Folder with the model and its tokenizer; or the name of one on the Hub.
+        name: Folder with the model and its tokenizer; or the name of one on the Hub.
         pairs: Whether a classifier reads a text with a query, as in inference.
 
     Raises:
         InputError: There is none, it has no classifier of its own, or it cannot be used; it says why.
     """
-    path = Path(given).expanduser()
-    if not given or _is_run(path) or _is_checkpoint(path):
-        meant = "a run or a checkpoint of this project: give the checkpoint with --ckpt_path" if given else "empty"
-        raise InputError(f"--model {given} is {meant}; --model takes a folder or a name of Hugging Face.")
-    place = _place(given)
+    path = Path(name).expanduser()
+    if not name or _is_run(path) or _is_checkpoint(path):
+        meant = "a run or a checkpoint of this project: give the checkpoint with --ckpt_path" if name else "empty"
+        raise InputError(f"--model {name} is {meant}; --model takes a folder or a name of Hugging Face.")
+    place = _place(name)
     kinds = architectures(place)
     network: TransformerModel
     processor: HuggingFaceProcessor
@@ -63,24 +63,24 @@ def read_hub_model(given: str, pairs: bool = False) -> tuple[TransformerModel, H
         network, processor = _answerer(place)
     else:
         if kinds and not _are(kinds, "SequenceClassification"):
-            raise _untrained(f"{given} is a {' and '.join(kinds)}")
+            raise _untrained(f"{name} is a {' and '.join(kinds)}")
         network, processor = _classifier(HuggingFacePairProcessor if pairs else HuggingFaceProcessor, place)
     if network.new_head:
-        raise _untrained(f"The weights of {given} end below its last layer")
+        raise _untrained(f"The weights of {name} end below its last layer")
     return network, processor
 
 
-def explained_by(given: str) -> str:
-    """How ``lightning-attn explain`` is told of what :func:`read_transformer` read."""
-    path = Path(given).expanduser()
+def explained_by(name: str) -> str:
+    """What ``lightning-attn explain`` takes for what :func:`read_transformer` read."""
+    path = Path(name).expanduser()
     if _is_run(path):
         return f"--ckpt_path {_checkpoint(path)}"
-    return f"--ckpt_path {given}" if _is_checkpoint(path) else f"--model {given}"
+    return f"--ckpt_path {name}" if _is_checkpoint(path) else f"--model {name}"
 
 
-def _untrained(found: str) -> InputError:
+def _untrained(what: str) -> InputError:
     return InputError(
-        f"{found}, without a classifier whose predictions could be explained: fine-tune it "
+        f"{what}, without a classifier whose predictions could be explained: fine-tune it "
         "(configs/transformers/sst_self_attention.yaml), or take a model that classifies or answers questions."
     )
 
@@ -97,9 +97,9 @@ def _are(kinds: Sequence[str], task: str) -> bool:
     return any(kind.endswith(f"For{task}") for kind in kinds)
 
 
-def _place(given: str) -> str:
-    path = Path(given).expanduser()
-    return str(path) if path.exists() else given
+def _place(name: str) -> str:
+    path = Path(name).expanduser()
+    return str(path) if path.exists() else name
 
 
 def _answerer(place: str) -> tuple[TransformerQANetwork, QuestionProcessor]:
@@ -112,8 +112,10 @@ def _answerer(place: str) -> tuple[TransformerQANetwork, QuestionProcessor]:
     return network, processor
 
 
-def _classifier(made: type[HuggingFaceProcessor], place: str) -> tuple[TransformerNetwork, HuggingFaceProcessor]:
-    processor = made(place)
+def _classifier(
+    processor_class: type[HuggingFaceProcessor], place: str
+) -> tuple[TransformerNetwork, HuggingFaceProcessor]:
+    processor = processor_class(place)
     processor.fit([])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* has no classifier")  # callers look at network.new_head
@@ -125,15 +127,15 @@ def _classifier(made: type[HuggingFaceProcessor], place: str) -> tuple[Transform
             "another model, or there is none in that folder; save the model's own beside it (save_pretrained)."
         )
     if network.max_length < processor.max_length:
-        processor = made(place, network.max_length)
+        processor = processor_class(place, network.max_length)
         processor.fit([])
     return network, processor
 
 
 def _checkpoint(folder: Path) -> Path:
     for name in ("best.ckpt", "last.ckpt"):
-        if (found := folder / CHECKPOINTS / name).is_file():
-            return found
+        if (file := folder / CHECKPOINTS / name).is_file():
+            return file
     raise InputError(
         f"The run {folder} has no checkpoint: neither best.ckpt nor last.ckpt is in {folder / CHECKPOINTS}."
     )

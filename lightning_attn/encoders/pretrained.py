@@ -162,15 +162,15 @@ class PretrainedEncoder(HubModel, Encoder):
     def _cut(self, config: PretrainedConfig) -> PretrainedConfig:
         """The configuration without the layers above the chosen one."""
         layers = int(config.num_hidden_layers)
-        chosen = self.layer if self.layer > 0 else layers + 1 + self.layer
-        if self.layer == 0 or not 1 <= chosen <= layers:
+        layer = self.layer if self.layer > 0 else layers + 1 + self.layer
+        if self.layer == 0 or not 1 <= layer <= layers:
             raise InputError(
                 f"{self.name_or_path!r} has {layers} layers: layer must be 1 to {layers}, or -{layers} to -1, not "
                 f"{self.layer}."
             )
         cut = copy.deepcopy(config)
         try:
-            cut.num_hidden_layers = chosen
+            cut.num_hidden_layers = layer
         except NotImplementedError as error:
             raise self._unusable(config.model_type, "whose layers cannot be counted") from error
         return cut

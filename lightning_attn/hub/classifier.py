@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 
-def load_classifier(network: HubModel, found: PretrainedConfig, schema: DataSchema) -> PreTrainedModel:
+def load_classifier(network: HubModel, config: PretrainedConfig, schema: DataSchema) -> PreTrainedModel:
     """The model of a configuration, with the weights of ``name_or_path`` unless the network has a ``config``.
 
     Args:
         network: Says what to load.
-        found: Its configuration.
+        config: Its configuration.
         schema: What the data are: a model without a classifier gets a new one for their classes.
 
     Raises:
@@ -30,15 +30,15 @@ def load_classifier(network: HubModel, found: PretrainedConfig, schema: DataSche
     """
     from transformers import AutoModelForSequenceClassification as Classifier
 
-    if network.config is None and found.num_labels != schema.num_classes:
-        found.num_labels = schema.num_classes
+    if network.config is None and config.num_labels != schema.num_classes:
+        config.num_labels = schema.num_classes
     with network._loading():
-        check_size(Classifier, found, network.name_or_path)
+        check_size(Classifier, config, network.name_or_path)
         if network.config is not None:
-            return cast("PreTrainedModel", Classifier.from_config(found))
+            return cast("PreTrainedModel", Classifier.from_config(config))
         model, info = Classifier.from_pretrained(
             network.name_or_path,
-            config=found,
+            config=config,
             dtype=torch.float32,
             weights_only=True,
             ignore_mismatched_sizes=True,
@@ -59,26 +59,26 @@ def load_classifier(network: HubModel, found: PretrainedConfig, schema: DataSche
     return cast("PreTrainedModel", model)
 
 
-def load_answerer(network: HubModel, found: PretrainedConfig) -> PreTrainedModel:
+def load_answerer(network: HubModel, config: PretrainedConfig) -> PreTrainedModel:
     """The model of a configuration that gives every position two logits: here an answer begins, here it ends.
 
     Args:
         network: Says what to load; with a ``config`` the weights start at random.
-        found: Its configuration.
+        config: Its configuration.
 
     Raises:
         InputError: There are no such weights, some are missing, or models of this kind answer no questions.
     """
     from transformers import AutoModelForQuestionAnswering as Answerer
 
-    found.num_labels = 2
+    config.num_labels = 2
     with network._loading():
-        check_size(Answerer, found, network.name_or_path)
+        check_size(Answerer, config, network.name_or_path)
         if network.config is not None:
-            return cast("PreTrainedModel", Answerer.from_config(found))
+            return cast("PreTrainedModel", Answerer.from_config(config))
         model, info = Answerer.from_pretrained(
             network.name_or_path,
-            config=found,
+            config=config,
             dtype=torch.float32,
             weights_only=True,
             output_loading_info=True,
@@ -105,61 +105,61 @@ def architectures(name_or_path: str) -> list[str]:
     return [str(name) for name in named] if isinstance(named, list) else []
 
 
-def own_schema(name: str, found: PretrainedConfig) -> DataSchema:
+def own_schema(name: str, config: PretrainedConfig) -> DataSchema:
     """What a model's configuration says of its classes and of its vocabulary.
 
     Args:
         name: Of the model, for messages.
-        found: Its configuration.
+        config: Its configuration.
 
     Raises:
         InputError: The model gives a number, not classes; or its classes have no names.
     """
-    multi_label = found.problem_type == "multi_label_classification"
-    if found.problem_type == "regression" or (found.num_labels < 2 and not multi_label):
+    multi_label = config.problem_type == "multi_label_classification"
+    if config.problem_type == "regression" or (config.num_labels < 2 and not multi_label):
         raise InputError(
-            f"{name!r} gives {found.num_labels} number{'s' * (found.num_labels > 1)} (problem_type "
-            f"{found.problem_type}), no probabilities of two or more classes, which is what is explained here."
+            f"{name!r} gives {config.num_labels} number{'s' * (config.num_labels > 1)} (problem_type "
+            f"{config.problem_type}), no probabilities of two or more classes, which is what is explained here."
         )
     return DataSchema(
-        num_classes=found.num_labels,
-        class_names=tuple(class_names(name, found)),
+        num_classes=config.num_labels,
+        class_names=tuple(class_names(name, config)),
         multi_label=multi_label,
-        vocabulary_size=found.vocab_size,
-        pad_id=found.pad_token_id or 0,
+        vocabulary_size=config.vocab_size,
+        pad_id=config.pad_token_id or 0,
     )
 
 
-def class_names(name: str, found: PretrainedConfig) -> list[str]:
+def class_names(name: str, config: PretrainedConfig) -> list[str]:
     """What a model calls its classes, in the order of its outputs; equal names get their numbers.
 
     Raises:
         InputError: The configuration names other outputs than there are.
     """
-    expected = list(range(found.num_labels))
-    if sorted(found.id2label) != expected:
+    expected = list(range(config.num_labels))
+    if sorted(config.id2label) != expected:
         raise InputError(
-            f'"id2label" in config.json of {name!r} names the outputs {", ".join(map(str, sorted(found.id2label)))}; '
-            f"there are {found.num_labels}, numbered from 0."
+            f'"id2label" in config.json of {name!r} names the outputs {", ".join(map(str, sorted(config.id2label)))}; '
+            f"there are {config.num_labels}, numbered from 0."
         )
-    names = [str(found.id2label[number]) for number in expected]
+    names = [str(config.id2label[number]) for number in expected]
     return [f"{one} ({number})" if names.count(one) > 1 else one for number, one in enumerate(names)]
 
 
-def class_order(name: str, found: PretrainedConfig, schema: DataSchema) -> list[int] | None:
+def class_order(name: str, config: PretrainedConfig, schema: DataSchema) -> list[int] | None:
     """Which output of the model belongs to each class of the data; None: they stand in the same order.
 
     Args:
         name: Of the model, for messages.
-        found: Its configuration.
+        config: Its configuration.
         schema: What the data are.
 
     Raises:
         InputError: The model has another number of classes.
     """
-    if found.num_labels != schema.num_classes:
-        raise InputError(f"{name!r} has {found.num_labels} classes and the data have {schema.num_classes}.")
-    theirs = [label.lower() for label in class_names(name, found)]
+    if config.num_labels != schema.num_classes:
+        raise InputError(f"{name!r} has {config.num_labels} classes and the data have {schema.num_classes}.")
+    theirs = [label.lower() for label in class_names(name, config)]
     ours = [label.lower() for label in schema.class_names]
     if len(set(theirs)) == len(theirs) and sorted(theirs) == sorted(ours):
         order = [theirs.index(label) for label in ours]

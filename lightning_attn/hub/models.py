@@ -42,7 +42,7 @@ class HubModel(ABC):
         """Embeddings and layers of the model, without what is above them."""
 
     def _token_types(self, batch: Batch) -> dict[str, Tensor]:
-        """What a model with token types is told of the texts of a pair."""
+        """Token types of the texts of a pair, for a model that has them."""
         types = getattr(self.base_model.config, "type_vocab_size", 0) or 0
         return {} if batch.segments is None or types < 2 else {"token_type_ids": batch.segments}
 
@@ -113,8 +113,8 @@ class HubModel(ABC):
             raise InputError(f"{type(self).__name__} reads token ids, but the data are features of instances.")
         return schema.vocabulary_size
 
-    def _check_vocabulary(self, found: PretrainedConfig, size: int) -> None:
-        rows = int(found.vocab_size)
+    def _check_vocabulary(self, config: PretrainedConfig, size: int) -> None:
+        rows = int(config.vocab_size)
         if not fits(size, rows):
             raise InputError(
                 f"The data have {size:,} token ids and {self.name_or_path!r} has {rows:,}: they "
@@ -191,19 +191,19 @@ def complete_specification(specification: Any, network: nn.Module) -> Any:
         network: The network that was made by it, built.
     """
     parts = [part for part in network.modules() if isinstance(part, HubModel)]
-    known = {(type(part).__name__, part.name_or_path): part.config for part in parts}
-    return _completed(specification, known) if known else specification
+    configurations = {(type(part).__name__, part.name_or_path): part.config for part in parts}
+    return _completed(specification, configurations) if configurations else specification
 
 
-def _completed(part: Any, known: dict[tuple[str, str], dict[str, Any] | None]) -> Any:
+def _completed(part: Any, configurations: dict[tuple[str, str], dict[str, Any] | None]) -> Any:
     if isinstance(part, list):
-        return [_completed(item, known) for item in part]
+        return [_completed(item, configurations) for item in part]
     if not isinstance(part, dict):
         return part
-    filled = {name: _completed(value, known) for name, value in part.items()}
+    filled = {name: _completed(value, configurations) for name, value in part.items()}
     arguments = filled.get("init_args")
     if isinstance(filled.get("class_path"), str) and isinstance(arguments, dict):
         key = filled["class_path"].rpartition(".")[2], arguments.get("name_or_path")
-        if key in known:
-            filled["init_args"] = {**arguments, "config": known[key]}
+        if key in configurations:
+            filled["init_args"] = {**arguments, "config": configurations[key]}
     return filled

@@ -244,11 +244,11 @@ class TransformerNetwork(TransformerModel):
     @override
     def value_path(self) -> list[nn.Module]:
         """All but queries and keys of the chosen layers; those too where layers that are not chosen share them."""
-        chosen = {self._modules_of_layers[number] for number in self.choice.layers}
+        looked_at = {self._modules_of_layers[number] for number in self.choice.layers}
         shared = {name for number, name in enumerate(self._modules_of_layers) if number not in self.choice.layers}
         scorers = {
             part
-            for name in chosen - shared
+            for name in looked_at - shared
             for label, part in self.model.get_submodule(name).named_children()
             if label in _SCORERS
         }
