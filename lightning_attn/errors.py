@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 _MOST = 60  # characters
+_LONGEST = 500  # characters of a sentence
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_PIECE = re.compile(r"\S{200,}")
 
 
 class InputError(ValueError):
     """A mistake in what the user gave: a file, a column, a configuration key, a checkpoint.
 
     Its message is one sentence that says what is wrong, where, and what would be right. The command line prints it
-    without a traceback and exits with status 2; every other exception is a bug of ours and keeps its traceback.
+    without a traceback and exits with status 2; every other exception is a bug of ours and keeps its traceback. What
+    stands in it may come from a damaged file, so control characters are written out, and what is far too long is cut.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_readable(message))
 
 
 class DivergedError(RuntimeError):
@@ -25,6 +33,17 @@ class DivergedError(RuntimeError):
 def shown(text: str) -> str:
     """The text in quotes, its end left out where it is long."""
     return repr(text if len(text) <= _MOST else text[: _MOST - 3] + "...")
+
+
+def _readable(message: str) -> str:
+    """The message in one line of at most 500 characters."""
+    message = message.replace("\n", " ")
+    message = _CONTROL.sub(lambda control: control[0].encode("unicode_escape").decode(), message)
+    if len(message) > _LONGEST:
+        message = _PIECE.sub(lambda piece: piece[0][:_MOST] + "...", message)
+    if len(message) > _LONGEST:
+        message = f"{message[:330]} ... {message[-150:]}"
+    return message
 
 
 def adopt_renamed(cls: type, **names: str) -> None:
