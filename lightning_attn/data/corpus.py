@@ -209,6 +209,8 @@ class CorpusDataModule(AttentionDataModule):
 
     def _build(self) -> cache.Prepared:
         splits, notes = self.read()
+        for examples in splits.values():
+            examples.check_texts()
         state = self._restored or self._learn(splits)
         processor = TextProcessor.from_state(state["processor"])
         classes, multi_label = state["schema"]["class_names"], state["schema"]["multi_label"]

@@ -50,6 +50,27 @@ class Examples:
             f"{self.source}, row {row + 1}" if self.lines is None else f"{self.source}, {self.unit} {self.lines[row]}"
         )
 
+    def check_texts(self) -> None:
+        """Refuse what no tokeniser takes, whichever reader it comes from.
+
+        Raises:
+            InputError: A text or query is neither a string nor a list of strings, or the column has both.
+        """
+        for what, texts in (("text", self.texts), ("query", self.queries or [])):
+            split = bool(texts) and not isinstance(texts[0], str)
+            for row, text in enumerate(texts):
+                words = [text] if isinstance(text, str) else text
+                if not isinstance(words, (list, tuple)) or not all(isinstance(word, str) for word in words):
+                    raise InputError(
+                        f"{self.place(row)}: the {what} should be a text or a list of words, not {text!r}."
+                    )
+                if isinstance(text, str) is split:
+                    kinds = ("a text", "a list of words")
+                    raise InputError(
+                        f"{self.place(row)}: the {what} is {kinds[not split]}, but that of {self.place(0)} is "
+                        f"{kinds[split]}; all should be of one kind."
+                    )
+
     def all_texts(self) -> list[Text]:
         """Texts and queries, for the vocabulary."""
         return [*self.texts, *(self.queries or [])]

@@ -115,7 +115,10 @@ def _columns(path: Path) -> list[str]:
         raise InputError(f"{path} is none of .csv, .tsv, .jsonl (each also with .gz or .xz).")
     number, line = next((numbered for numbered in read_lines(path) if numbered[1].strip()), (1, ""))
     if kind in SEPARATORS:
-        return next(csv.reader([line], delimiter=SEPARATORS[kind]), [])
+        try:
+            return next(csv.reader([line], delimiter=SEPARATORS[kind]), [])
+        except csv.Error as error:
+            raise InputError(f"{path}, line {number}, is malformed ({error}).") from None
     row = parse_json(line, path, number)
     return list(row) if isinstance(row, dict) else []
 

@@ -194,8 +194,11 @@ def lists(column: Any) -> tuple[Array, Sequence[tuple[str, ...] | None]]:
 
 
 def _header(path: Path) -> list[str]:
-    for _, line in read_lines(path):
-        return next(csv.reader([line], delimiter=SEPARATORS[kind_of(path)]), [])
+    for number, line in read_lines(path):
+        try:
+            return next(csv.reader([line], delimiter=SEPARATORS[kind_of(path)]), [])
+        except csv.Error as error:
+            raise InputError(f"{path}, line {number}, is malformed ({error}).") from None
     return []
 
 
@@ -204,9 +207,10 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(1 << 30)
     lines = (f"{line}\n" for _, line in read_lines(path))
     reader = csv.reader(lines, delimiter=SEPARATORS[kind_of(path)], strict=True)
-    next(reader)
-    begin = reader.line_num + 1
+    begin = 1
     try:
+        next(reader, None)
+        begin = reader.line_num + 1
         for row in reader:
             if row:
                 yield begin, row
