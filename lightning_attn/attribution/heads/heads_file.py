@@ -42,7 +42,7 @@ class HeadsFile:
         """
         try:
             content = json.loads(Path(path).expanduser().read_text(encoding="utf-8-sig"))
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # the former for whole numbers of thousands of digits, too
             raise InputError(f"{path} is no JSON file ({error}).") from error
         layers = content.get("layers") if isinstance(content, dict) else None
         if not isinstance(layers, list) or not layers:

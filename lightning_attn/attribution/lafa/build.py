@@ -92,7 +92,12 @@ def read_description(folder: Path) -> Description:
         values = json.loads(file.read_text())
         version = values.pop("version")
         description = Description(**values)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        sizes = (description.texts, description.tokens, description.size, description.pairs)
+        if any(type(size) is not int or size < 0 for size in sizes):
+            raise ValueError("sizes are whole numbers")
+        if not isinstance(description.layer, str) or not isinstance(description.base, str):
+            raise ValueError("names are strings")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{file} is damaged: make the index again with lightning index.") from error
     if version != VERSION:
         raise InputError(f"The index {folder} has version {version}, and {VERSION} is needed: make it again.")

@@ -20,6 +20,8 @@ from lightning_attn.networks.base import AttentionNetwork
 if TYPE_CHECKING:  # data bring Lightning along, which explaining does without
     from lightning_attn.data.base import AttentionDataModule
 
+_MOST_TOKENS = 1 << 26  # ids; vocabularies have some 300,000
+
 
 @dataclass
 class NeighbourIndex:
@@ -142,6 +144,11 @@ class NeighbourIndex:
         """Mean attribution of every token id over all training texts, 0 for ids that they lack, shape ``(V,)``."""
         if self._lexicon is None:
             ids = self.tokens.long()
+            if len(ids) and (ids.min() < 0 or ids.max() >= _MOST_TOKENS):
+                raise InputError(
+                    f"{self.path / 'tokens.npy'} is damaged, it holds ids that no token has: make the index again with "
+                    "lightning index."
+                )
             counts = torch.bincount(ids)
             sums = torch.zeros(len(counts), dtype=torch.float64, device=ids.device)
             sums.index_add_(0, ids, self.scores.double())
@@ -161,7 +168,7 @@ def _open(folder: Path, description: Description, name: str) -> Tensor:
     try:
         # Copy on write: torch wants memory that it may write to, and the file stays as it is.
         array = np.load(file, mmap_mode="c", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # numpy parses the header of a damaged file as Python, which fails in as many ways
         raise InputError(f"{file} is truncated or damaged: make the index again with lightning index.") from error
     if array.shape != shape or array.dtype != np.dtype(kind):
         raise InputError(
