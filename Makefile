@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: quickstart test lint setup clean
+.PHONY: quickstart test fuzz lint setup clean
 quickstart: $(READY)
 	$(BIN)/lightning-attn fit --config configs/quickstart.yaml
 
@@ -13,6 +13,12 @@ test: $(READY)
 	# One thread each: the test processes share the cores among themselves. A file stays with one of them, so that what
 	# its tests share is trained once.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+# Damaged files for every reader, for an hour: make fuzz MINUTES=5 SEED=2. The suite has a small part of it.
+MINUTES ?= 60
+SEED ?= 0
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --minutes $(MINUTES) --seed $(SEED)
 
 lint: $(READY)
 	$(BIN)/pre-commit run --all-files

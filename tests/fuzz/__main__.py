@@ -61,7 +61,9 @@ def main() -> int:
                 if time.monotonic() - said > 10:
                     said = time.monotonic()
                     bad = sum(count for part in counts.values() for kind, count in part.items() if kind not in FINE)
-                    print(f"{done:,} inputs, {bad} failed, {max(0.0, end - said) / 60:.1f} minutes left", file=sys.stderr)
+                    print(
+                        f"{done:,} inputs, {bad} failed, {max(0.0, end - said) / 60:.1f} minutes left", file=sys.stderr
+                    )
             number += 1
     print(f"\n{'format':16} {'tried':>6}  outcomes")
     for name, part in counts.items():

@@ -9,6 +9,7 @@ import io
 import json
 import lzma
 import math
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,7 +41,6 @@ from lightning_attn.data.bags import MNIST, BagArrayDataModule, BagDataModule, B
 from lightning_attn.data.conllu import read_conllu
 from lightning_attn.data.questions import read_questions
 from lightning_attn.data.vectors import read_word_vectors
-from lightning_attn.errors import InputError
 from lightning_attn.networks.trained import load_network
 from lightning_attn.tasks import AttentionClassifier
 from tests.data.bags.test_modalities import write_mnist
@@ -226,7 +226,7 @@ CORPORA = {
         lambda folder: _opened(BlockMaskDataModule(folder, cache_dir=folder / "c")),
     ),
     "NLI tsv": Format(
-        lambda: {"a.tsv": "\n".join("\t".join(row) for row in [PAIRS[0].keys(), *(p.values() for p in PAIRS)]).encode()},
+        lambda: {"a.tsv": "\n".join("\t".join(row) for row in [PAIRS[0], *(p.values() for p in PAIRS)]).encode()},
         _pairs_of_table,
     ),
     "NLI jsonl": Format(lambda: {"a.jsonl": _json_lines(PAIRS)}, _pairs_of_table),
@@ -346,16 +346,14 @@ def _untrained() -> Iterator[None]:
 
 def _fit(folder: Path, *options: str) -> tuple[int, str]:
     """What `main` catches stays an exception here."""
-    with commands_in(folder):
+    with _in(folder):
         training.run(["fit", "--config", "a.yaml", "--wandb=disabled", "--trainer.default_root_dir=runs", *options])
     return 0, ""
 
 
 @contextmanager
-def commands_in(folder: Path) -> Iterator[None]:
+def _in(folder: Path) -> Iterator[None]:
     """What a configuration names by a relative path is looked for in the folder."""
-    import os
-
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -378,7 +376,8 @@ def _checkpoint(folder: Path) -> tuple[int, str]:
 def _configurations() -> Files:
     tree = yaml.safe_load(_trained()[0])
     tree["trainer"]["callbacks"] = [{"class_path": "FaithfulnessCallback", "init_args": {"max_examples": 4}}]
-    tree["model"]["init_args"]["lr_scheduler"] = {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 1}}
+    scheduler = {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 1}}
+    tree["model"]["init_args"]["lr_scheduler"] = scheduler
     return {"a.yaml": yaml.safe_dump(tree).encode()}
 
 
@@ -409,18 +408,16 @@ def _index(folder: Path) -> tuple[int, str]:
 
 
 WRITTEN = {
-    "configuration": Format(_configurations, _configuration, share=0.8),
-    "checkpoint": Format(lambda: {"a.ckpt": _trained()[1]}, _checkpoint, share=0.8),
+    "configuration": Format(_configurations, _configuration, share=0.4),
+    "checkpoint": Format(lambda: {"a.ckpt": _trained()[1]}, _checkpoint, share=0.4),
     "checkpoint, fit": Format(
         lambda: {"a.yaml": _trained()[0], "a.ckpt": _trained()[1]},
         lambda folder: _fit(folder, "--ckpt_path=a.ckpt"),
         damaged=".ckpt",
-        share=0.4,
+        share=0.2,
     ),
     "heads.json": Format(_heads_file, _heads),
     "index": Format(_index_files, _index),
 }
 
 FORMATS = {**TABLES, **CORPORA, **BAGS, **WRITTEN}
-
-__all__ = ["FORMATS", "Files", "Format", "InputError"]
