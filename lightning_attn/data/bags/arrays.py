@@ -15,6 +15,7 @@ import numpy as np
 from numpy.lib import format as npy
 from typing_extensions import override
 
+from lightning_attn.data.bags.h5_watch import watch_h5
 from lightning_attn.data.bags.stored import (
     InstanceFile,
     RawBags,
@@ -230,6 +231,8 @@ def _h5_openers(path: Path, unpacked: Path, stack: ExitStack) -> dict[str, Calla
             if isinstance(link, h5py.ExternalLink) or file.get(name, getclass=True) is h5py.Dataset
         ]
 
+    watched: list[Path] = []
+
     def data_set(name: str) -> Any:
         if isinstance(links[name], h5py.ExternalLink):
             raise InputError(f"{path}: {name} stands in another file; store its values in this one.")
@@ -238,6 +241,9 @@ def _h5_openers(path: Path, unpacked: Path, stack: ExitStack) -> dict[str, Calla
             raise InputError(f"{path}: {name} stands in another file; store its values in this one.")
         if int(np.prod(array.shape, dtype=object)) * array.dtype.itemsize > INFLATION * path.stat().st_size:
             raise InputError(f"{path} is damaged: {name} has the shape {array.shape}, more than the file can hold.")
+        if array.dtype.hasobject and not watched:
+            watch_h5(path)
+            watched.append(path)
         return array
 
     return {name: partial(data_set, name) for name in names}

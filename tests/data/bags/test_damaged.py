@@ -1,6 +1,7 @@
 """Files that were damaged, in every format: one sentence, or bags; never anything else."""
 
 import random
+import shutil
 import warnings
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lightning_attn.data.bags import BagArrayDataModule, BagTableDataModule
+from lightning_attn.data.bags import BagArrayDataModule, BagTableDataModule, h5_watch
 from lightning_attn.errors import InputError
 
 MUTATIONS = 200
@@ -107,3 +108,17 @@ def test_sizes_that_a_file_cannot_hold_are_refused_before_memory_is_taken(tmp_pa
         file.create_dataset("sizes", (1 << 50,), np.int64, chunks=(1 << 20,))
     with pytest.raises(InputError, match=r"damaged: sizes has the shape \(1125899906842624,\), more than the file can"):
         BagArrayDataModule(tmp_path / "a.h5").prepare_data()
+
+
+def test_a_file_whose_reading_never_ends_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("h5py", reason="reading .h5 needs h5py, which is not installed")
+    monkeypatch.setattr(h5_watch, "PATIENCE", 5.0)
+    shutil.copy(Path(__file__).with_name("hanging.h5"), tmp_path / "a.h5")
+    with pytest.raises(InputError, match=r"a\.h5 is damaged: reading it does not end"):
+        BagArrayDataModule(tmp_path / "a.h5", cache_dir=tmp_path / "cache").prepare_data()
+
+
+def test_a_file_whose_reading_ends_the_process_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(h5_watch, "_READER", "import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(InputError, match=r"a\.h5 is damaged: reading it ends the process \(signal 9\)"):
+        h5_watch.watch_h5(tmp_path / "a.h5")
