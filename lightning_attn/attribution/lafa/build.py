@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from lightning_attn.attribution.lafa.reading import Reader, Reading, fingerprint
 from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.networks.compatibility import check_same_data, is_plain
+from lightning_attn.ops.files import replacing, write_text
 from lightning_attn.types import Batch
 
 if TYPE_CHECKING:  # data bring Lightning along, which explaining does without
@@ -109,6 +109,7 @@ PAIRS = 20_000
 _PROGRESS = "progress.json"
 _LONG = 2_000  # texts; fewer are read before a bar could be
 _SAVED_EVERY = 16  # batches
+_ZEROS = 1 << 24  # bytes at a time
 _SEED = 0x1AFA
 
 Array = npt.NDArray[Any]
@@ -156,25 +157,24 @@ def build_index(
         pairs=PAIRS,
     )
     if _complete(folder, description):
+        (folder / _PROGRESS).unlink(missing_ok=True)  # of a process that was killed when it had just finished
         return
-    with _unfinished(folder, description) as (arrays, done):
-        arrays["offsets"][:] = bounds
-        batches = _batches(np.asarray(texts.lengths), max_tokens)
-        with Progress(
-            console=Console(stderr=True), transient=True, disable=len(texts) < _LONG, expand=True
-        ) as progress:
-            bar = progress.add_task("Reading the training texts", total=len(batches), completed=done)
-            for number in range(done, len(batches)):
-                batch = texts[batches[number].tolist()].to(device)
-                _keep(arrays, batch, *reader.read_along(method, batch))
-                if (number + 1) % _SAVED_EVERY == 0:
-                    _save(folder, description, arrays, number + 1)
-                progress.advance(bar)
-        vectors = torch.from_numpy(arrays["vectors"])
-        arrays["norms"][:] = vectors.square().sum(dim=1).numpy()
-        arrays["distances"][:] = _pair_distances(vectors)
-        _save(folder, description, arrays, len(batches))
-    _replace(folder / DESCRIPTION, {"version": VERSION, **asdict(description)})
+    arrays, done = _begun(folder, description)
+    arrays["offsets"][:] = bounds
+    with Progress(console=Console(stderr=True), transient=True, disable=len(texts) < _LONG, expand=True) as progress:
+        bar = progress.add_task("Reading the training texts", total=len(texts), completed=done)
+        for number, rows in enumerate(_batches(np.asarray(texts.lengths), max_tokens, done)):
+            batch = texts[rows.tolist()].to(device)
+            _keep(arrays, batch, *reader.read_along(method, batch))
+            done += len(rows)
+            if (number + 1) % _SAVED_EVERY == 0:
+                _save(folder, description, arrays, done)
+            progress.advance(bar, len(rows))
+    vectors = torch.from_numpy(arrays["vectors"])
+    arrays["norms"][:] = vectors.square().sum(dim=1).numpy()
+    arrays["distances"][:] = _pair_distances(vectors)
+    _save(folder, description, arrays, done)
+    write_text(folder / DESCRIPTION, json.dumps({"version": VERSION, **asdict(description)}, indent=1))
     (folder / _PROGRESS).unlink()
 
 
@@ -200,10 +200,14 @@ def _digest(texts: EncodedDataset) -> str:
     return state.hexdigest()
 
 
-def _batches(lengths: Array, max_tokens: int) -> list[Array]:
-    """Rows in batches of about equal lengths, each of at most ``max_tokens`` positions; the longest first."""
+def _batches(lengths: Array, max_tokens: int, done: int = 0) -> list[Array]:
+    """Rows in batches of about equal lengths, each of at most ``max_tokens`` positions; the longest first.
+
+    The order of the rows depends on their lengths alone, so that the first ``done`` of them, which are left out, are
+    the same whatever ``max_tokens`` is.
+    """
     order = np.argsort(-lengths, kind="stable")
-    batches, start = [], 0
+    batches, start = [], done
     while start < len(order):
         count = max(1, max_tokens // max(1, int(lengths[order[start]])))
         batches.append(order[start : start + count])
@@ -237,73 +241,98 @@ def _pair_distances(vectors: Tensor) -> Array:
 
 
 def _complete(folder: Path, description: Description) -> bool:
-    if not (folder / DESCRIPTION).is_file():
+    """Whether the index is there, with all of its files; one that has lost some is begun anew."""
+    file = folder / DESCRIPTION
+    if not file.is_file():
         return False
     if read_description(folder) != description:
         raise InputError(
             f"{folder} holds an index of another network, other texts or other settings: give another folder."
         )
-    return True
+    if all(_is_whole(folder, description, name) for name in ARRAYS):
+        return True
+    _write_progress(folder, description, 0)
+    file.unlink()
+    return False
 
 
-@dataclass
-class _Progress:
-    """How far a build has come."""
-
-    description: dict[str, Any]
-    batches: int
-
-
-@contextmanager
-def _unfinished(folder: Path, description: Description) -> Iterator[tuple[dict[str, Array], int]]:
-    """The arrays of a build, and how many batches are done; new ones if there are none yet."""
+def _begun(folder: Path, description: Description) -> tuple[dict[str, Array], int]:
+    """The arrays of a build, and how many texts are in them; new ones if there are none yet."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made: {error.strerror}.") from error
-    before = _read_progress(folder)
-    if before is None and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty and holds no index of neighbours: give another folder.")
-    if before is not None and before.description != json.loads(json.dumps(asdict(description))):
-        raise InputError(
-            f"{folder} holds an unfinished index of another network, other texts or other settings: give another "
-            "folder, or delete it."
-        )
-    if before is None:
-        _replace(folder / _PROGRESS, asdict(_Progress(asdict(description), 0)))
-    arrays: dict[str, Array] = {}
-    for name, (kind, _) in ARRAYS.items():
-        file = folder / f"{name}.npy"
-        shape = description.shape(name)
-        if before is None or not file.is_file():
-            arrays[name] = np.lib.format.open_memmap(file, mode="w+", dtype=kind, shape=shape)
-        else:
-            try:
-                arrays[name] = np.lib.format.open_memmap(file, mode="r+")
-            except (ValueError, EOFError, OSError) as error:
-                raise InputError(f"{file} of an unfinished index is damaged: delete {folder} to begin anew.") from error
-    yield arrays, 0 if before is None else before.batches
+    done = _read_progress(folder, description)
+    if done is None:
+        own = {name for file in (DESCRIPTION, _PROGRESS) for name in (file, f".{file}", f"{file}.part")}
+        if any(path.name not in own for path in folder.iterdir()):
+            raise InputError(f"{folder} is not empty and holds no index of neighbours: give another folder.")
+    if not done or not all(_is_whole(folder, description, name) for name in ARRAYS):
+        done = 0
+        _write_progress(folder, description, done)
+        for name in ARRAYS:
+            _write_zeros(folder, description, name)
+    return {name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="r+") for name in ARRAYS}, done
 
 
-def _read_progress(folder: Path) -> _Progress | None:
+def _is_whole(folder: Path, description: Description, name: str) -> bool:
+    """Whether the file of an array is there, and has its type, shape and length."""
+    try:
+        array = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError):
+        return False
+    return bool(array.dtype == np.dtype(ARRAYS[name][0]) and array.shape == description.shape(name))
+
+
+def _write_zeros(folder: Path, description: Description, name: str) -> None:
+    """Make the file of an array in its full size.
+
+    Zeros are written because a file with holes takes its space later: a disk that is full by then would end the
+    process by a signal when it writes into the map, and not by an error that can be told.
+    """
+    kind, shape = np.dtype(ARRAYS[name][0]), description.shape(name)
+    with replacing(folder / f"{name}.npy") as unfinished, unfinished.open("wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        left = math.prod(shape) * kind.itemsize
+        while left:
+            left -= file.write(bytes(min(left, _ZEROS)))
+
+
+def _read_progress(folder: Path, description: Description) -> int | None:
+    """How many texts an unfinished build has read; None where there is none.
+
+    Raises:
+        InputError: It is a build of something else, or its file is damaged.
+    """
     file = folder / _PROGRESS
     if not file.is_file():
         return None
     try:
-        return _Progress(**json.loads(file.read_text()))
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+        values = json.loads(file.read_text())
+        begun = values["description"]
+        # 0.1.0 counted batches, whose size may be another today: its builds begin anew.
+        done = values["rows"] if values.get("version") == VERSION else 0
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file} is damaged: delete {folder} to begin anew.") from error
+    if begun != json.loads(json.dumps(asdict(description))):
+        raise InputError(
+            f"{folder} holds an unfinished index of another network, other texts or other settings: give another "
+            "folder, or delete it."
+        )
+    if type(done) is not int or not 0 <= done <= description.texts:
+        raise InputError(f"{file} is damaged: delete {folder} to begin anew.")
+    return done
 
 
-def _save(folder: Path, description: Description, arrays: Mapping[str, Array], batches: int) -> None:
+def _save(folder: Path, description: Description, arrays: Mapping[str, Array], done: int) -> None:
     """Bring everything to disk first, then note that it is there."""
     for array in arrays.values():
         if isinstance(array, np.memmap):
             array.flush()
-    _replace(folder / _PROGRESS, asdict(_Progress(asdict(description), batches)))
+    _write_progress(folder, description, done)
 
 
-def _replace(file: Path, content: Any) -> None:
-    beside = file.with_name(f".{file.name}")
-    beside.write_text(json.dumps(content, indent=1))
-    os.replace(beside, file)  # noqa: PTH105, Path.replace is the same call
+def _write_progress(folder: Path, description: Description, done: int) -> None:
+    progress = {"version": VERSION, "description": asdict(description), "rows": done}
+    write_text(folder / _PROGRESS, json.dumps(progress, indent=1))
