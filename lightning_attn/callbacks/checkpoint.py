@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -52,6 +53,7 @@ class BestAndLastCheckpoint(Checkpoint):
         self.current_score: float | None = None
         self._phase = ""
         self._plateau: list[tuple[int, float]] = []
+        self._finished = False
         self._folder = Path()
         self._inherited = False  # whether the run that this one goes on with had a best checkpoint
 
@@ -91,16 +93,18 @@ class BestAndLastCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write ``last.ckpt``."""
         if self._saving(trainer):
+            self._finished = _is_last_epoch(trainer)
             self.last_model_path = str(self._folder / "last.ckpt")
             self._save(trainer, self.last_model_path)
 
     def state_dict(self) -> dict[str, Any]:
-        """Score, phase and path of the best checkpoint, and scheduler steps that are due. Plain values."""
+        """Score, phase and path of the best checkpoint, scheduler steps that are due, and whether this was the end."""
         return {
             "best_model_path": self.best_model_path,
             "best_model_score": self.best_model_score,
             "phase": self._phase,
             "plateau": self._plateau,
+            "training_finished": self._finished,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -147,6 +151,22 @@ class BestAndLastCheckpoint(Checkpoint):
                     shutil.copyfile(source, unfinished)
             self.best_model_path = str(target)
         self._inherited = False
+
+
+def is_finished(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether nothing was left to train when this ``last.ckpt`` was written, under the configuration of its run."""
+    states = checkpoint.get("callbacks", {}).values()
+    return any(isinstance(state, dict) and state.get("training_finished") is True for state in states)
+
+
+def _is_last_epoch(trainer: Trainer) -> bool:
+    """Whether training stops after the epoch that is ending; Lightning's own answer changes its counters."""
+    steps, epochs = trainer.max_steps, trainer.max_epochs
+    return (
+        (trainer.should_stop and trainer.fit_loop._can_stop_early)
+        or 0 <= steps <= trainer.global_step
+        or (epochs is not None and 0 <= epochs <= trainer.current_epoch + 1)
+    )
 
 
 def _due_plateau_steps(trainer: Trainer) -> list[tuple[int, float]]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +17,9 @@ DISTRIBUTION = "lightning-attn-faithful"
 _USER_FILE_ERRORS = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
 #: What a place says that takes nothing more: full, over the quota, read-only, a file that is too large.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+#: Environment variable with the number of the process without which this one is not to go on.
+LAUNCHER = "LIGHTNING_ATTN_LAUNCHER"
+_GLANCE = 0.5  # seconds between two looks whether it is there
 _PATIENCE = 8.0  # seconds in which Lightning or torchrun ends the other processes after one has failed
 # Nothing else is imported before a command is known: PyTorch and Lightning take seconds, and help should not.
 
@@ -120,10 +125,19 @@ def entry() -> None:
 
     Classes that a configuration names are looked for in the current folder first, as ``python -m`` does.
     """
+    if launcher := os.environ.pop(LAUNCHER, ""):  # it is not to be that of the processes that this one starts
+        threading.Thread(target=_end_with, args=(int(launcher),), daemon=True).start()
     here = str(Path.cwd())
     if here not in sys.path and not getattr(sys.flags, "safe_path", False):
         sys.path.insert(0, here)
     sys.exit(main())
+
+
+def _end_with(launcher: int) -> None:
+    """End this process in order when the one that started it is gone, however that ended."""
+    while os.getppid() == launcher:
+        time.sleep(_GLANCE)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _run(command: str, options: list[str]) -> int:

@@ -63,9 +63,13 @@ def ensemble_command(options: Sequence[str]) -> int:
             raise InputError(f"ensemble takes no {name}: {_REFUSED[name]}.")
     combination = get_combination(arguments.combination)
     config = _resolved(fit)
+    if config["trainer"].get("enable_checkpointing") is False:
+        raise InputError("ensemble puts the checkpoints of its members together: leave enable_checkpointing out.")
     place = Path(arguments.output).expanduser().absolute() if arguments.output else _new_folder(config, fit)
     folder = EnsembleFolder(place, config)
     members = folder.members(arguments.members, arguments.seed, arguments.vary_data_seed)
+    if not arguments.output:
+        print(f"Ensemble folder: {place}; if this is interrupted, give the same command with --output {place}")
     failures = _train(members, arguments.jobs or min(len(visible_gpus()) or cores(), len(members)))
     if failures:
         return _tell(failures, options, place)

@@ -20,7 +20,7 @@ from lightning_attn.ops.evaluation import not_finite
 from lightning_attn.ops.files import replacing, write_text
 from lightning_attn.ops.text import to_json
 from lightning_attn.runs.class_paths import trusting
-from lightning_attn.runs.folder import CONFIG
+from lightning_attn.runs.folder import CONFIG, METRICS
 from lightning_attn.visualization.curves import read_run
 
 FIT = "fit.yaml"
@@ -45,7 +45,8 @@ class EnsembleFolder:
         known = path / FIT
         if path.exists() and not path.is_dir():
             raise InputError(f"--output {path} is a file; give the name of a folder.")
-        if path.is_dir() and any(path.iterdir()) and not known.is_file():
+        begun = {f"{FIT}.part"}  # of a command that was killed when it had just begun
+        if path.is_dir() and not known.is_file() and any(entry.name not in begun for entry in path.iterdir()):
             raise InputError(f"--output {path} holds something else than an ensemble; give a new folder.")
         path.mkdir(parents=True, exist_ok=True)
         if not known.is_file():
@@ -57,7 +58,7 @@ class EnsembleFolder:
             )
 
     def members(self, count: int, seed: int, vary_data_seed: bool) -> list[Member]:
-        """Who is to be trained.
+        """Who is to be trained, and who has been.
 
         Args:
             count: How many.
@@ -83,6 +84,7 @@ class EnsembleFolder:
             if vary_data_seed:
                 own.append(f"--data.init_args.seed={first_data_seed + number}")
             members.append(Member(number, seed + number, place, own))
+            members[-1].recognise()
         return members
 
     def finish(self, members: Sequence[Member], name: str, combination: Combination) -> None:
@@ -102,8 +104,8 @@ class EnsembleFolder:
         for member, one in zip(members, trained, strict=True):
             if reason := not_finite(one.network):
                 raise DivergedError(
-                    f"{member.name.capitalize()} says nothing: {reason}. Its training diverged; remove {member.folder} "
-                    "to train it anew, with a smaller learning rate."
+                    f"{member.name.capitalize()} says nothing: {reason}. Its training diverged; train in another "
+                    "--output with a smaller learning rate."
                 )
             if one.data != trained[0].data:
                 raise InputError(
@@ -169,6 +171,9 @@ class EnsembleFolder:
 def metrics_of(member: Member) -> dict[str, float | None]:
     """What was logged in the epoch of a trained member's checkpoint; None where it was not a number."""
     epoch = int(torch.load(member.checkpoint, map_location="cpu", weights_only=True)["epoch"])
-    curves = read_run(member.run).curves
-    figures = {name: points[epoch] for name, points in curves.items() if epoch in points}
+    figures: dict[str, float] = {}
+    for run in member.runs:  # the checkpoint may be of an epoch before a kill, whose figures are in an earlier run
+        if (run / METRICS).is_file():
+            curves = read_run(run).curves
+            figures.update({name: points[epoch] for name, points in curves.items() if epoch in points})
     return {name: value if math.isfinite(value) else None for name, value in sorted(figures.items())}

@@ -10,15 +10,18 @@ import shlex
 import subprocess
 import sys
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from joblib import Parallel, delayed  # type: ignore[import-untyped]  # it has no types
 
+from lightning_attn.callbacks.checkpoint import is_finished
+from lightning_attn.cli.commands import LAUNCHER
 from lightning_attn.errors import InputError
 from lightning_attn.ops.files import write_text
+from lightning_attn.runs.checkpoint_file import read_checkpoint
 from lightning_attn.runs.folder import CHECKPOINTS, CONFIG
 
 FINISHED = "finished.json"
@@ -74,14 +77,39 @@ class Member:
             if (folder / name).is_file():
                 return folder / name
         raise InputError(
-            f"{self.name.capitalize()} has no checkpoint in {folder}; remove {self.folder} to train it anew."
+            f"{self.name.capitalize()} has no checkpoint in {folder}; give the same command again to train it anew."
         )
+
+    @property
+    def runs(self) -> list[Path]:
+        """The folders of its runs, the latest last: going on where a run was killed is another run."""
+        return [path.parent for path in _by_time(self.folder.glob(f"*/{CONFIG}"))]
 
     def command(self) -> list[str]:
         """How to train it, or to go on where its last run was killed."""
-        unfinished = sorted(self.folder.glob(f"*/{CHECKPOINTS}/last.ckpt"), key=lambda path: path.stat().st_mtime)
-        resume = ["--ckpt_path", str(unfinished[-1])] if unfinished else []
+        resume = ["--ckpt_path", str(last[-1])] if (last := self._last_checkpoints()) else []
         return [sys.executable, "-m", "lightning_attn", "fit", *self.arguments, *resume]
+
+    def recognise(self) -> None:
+        """Believe what lies in its folder, whenever an earlier command was killed: its checkpoints decide.
+
+        A training that ended is a finished one, even if nobody was left to write that down; one whose checkpoint is
+        gone is none.
+        """
+        last = self._last_checkpoints()
+        if self.finished and not any((self.run / CHECKPOINTS).glob("*.ckpt")):
+            (self.folder / FINISHED).unlink()
+        if not self.finished and last and is_finished(read_checkpoint(last[-1])):
+            self.record_end([sys.executable, "-m", "lightning_attn", "fit", *self.arguments])
+
+    def record_end(self, command: Sequence[str]) -> None:
+        """Say that it has finished, in which of its runs: the latest that has a checkpoint."""
+        run = [*self.runs, *(path.parents[1] for path in self._last_checkpoints())][-1]
+        content = {"run": run.name, "command": shlex.join(command)}
+        write_text(self.folder / FINISHED, json.dumps(content, indent=1) + "\n")
+
+    def _last_checkpoints(self) -> list[Path]:
+        return _by_time(self.folder.glob(f"*/{CHECKPOINTS}/last.ckpt"))
 
 
 @dataclass
@@ -103,8 +131,8 @@ class Failure:
 class Launcher:
     """Runs ``fit`` for several members at a time, by joblib.
 
-    Each process gets its share of the cores (``OMP_NUM_THREADS``, unless the user has set it), and where there are
-    GPUs, one of them for itself (``CUDA_VISIBLE_DEVICES``).
+    The processes end with this one, even if it is killed. Each gets its share of the cores (``OMP_NUM_THREADS``,
+    unless the user has set it), and where there are GPUs, one of them for itself (``CUDA_VISIBLE_DEVICES``).
 
     Attributes:
         jobs: Processes at a time.
@@ -148,7 +176,7 @@ class Launcher:
             devices.put(device)
 
     def _run(self, member: Member, device: str | None) -> Failure | None:
-        environment = {"OMP_NUM_THREADS": str(max(1, cores() // self.jobs)), **os.environ}
+        environment = {"OMP_NUM_THREADS": str(max(1, cores() // self.jobs)), **os.environ, LAUNCHER: str(os.getpid())}
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
         member.folder.mkdir(parents=True, exist_ok=True)
@@ -158,7 +186,7 @@ class Launcher:
             self._running.append(process)
             status = process.wait()
         if status == 0:
-            _record(member, command)
+            member.record_end(command)
             return None
         return Failure(member, _last_sentence(member.folder / OUTPUT, status), users=status == _USER_ERROR)
 
@@ -182,11 +210,8 @@ def visible_gpus() -> list[str]:
     return named or [str(number) for number in range(torch.cuda.device_count())]
 
 
-def _record(member: Member, command: Sequence[str]) -> None:
-    """Say that the member has finished, in which of its run folders."""
-    runs = sorted(member.folder.glob(f"*/{CONFIG}"), key=lambda path: path.stat().st_mtime)
-    content = {"run": runs[-1].parent.name, "command": shlex.join(command)}
-    write_text(member.folder / FINISHED, json.dumps(content, indent=1) + "\n")
+def _by_time(paths: Iterable[Path]) -> list[Path]:
+    return sorted(paths, key=lambda path: path.stat().st_mtime_ns)
 
 
 def _last_sentence(path: Path, status: int) -> str:

@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_attn.callbacks.checkpoint import BestAndLastCheckpoint
+from lightning_attn.callbacks.checkpoint import BestAndLastCheckpoint, is_finished
 
 
 class Phased:
@@ -110,6 +111,31 @@ def test_a_kill_while_writing_leaves_the_old_checkpoint(tmp_path: Path, monkeypa
     with pytest.raises(KeyError):
         trainer.fit(Scripted([0.5, 0.4]), loader, loader)
     assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == old
+
+
+@pytest.mark.parametrize(
+    ("limits", "epochs"),
+    [
+        ({}, 4),
+        ({"max_epochs": -1, "max_steps": 6}, 3),
+        ({"callbacks": [EarlyStopping("val/loss", patience=1)]}, 2),
+    ],
+)
+def test_the_last_checkpoint_of_a_training_says_so(tmp_path: Path, limits: dict[str, Any], epochs: int) -> None:
+    says = []
+
+    class Watched(BestAndLastCheckpoint):
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            super().on_train_epoch_end(trainer, pl_module)
+            says.append(is_finished(torch.load(self.last_model_path, weights_only=True)))
+
+    limits = {"max_epochs": 4, **limits}
+    callbacks = [*limits.pop("callbacks", []), Watched()]
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "logger": False}
+    loader = DataLoader(TensorDataset(torch.ones(4, 1)), 2)
+    trainer = Trainer(default_root_dir=tmp_path, callbacks=callbacks, **quiet, **limits)
+    trainer.fit(Scripted([0.5, 0.6, 0.7, 0.8]), loader, loader)
+    assert says == [False] * (epochs - 1) + [True]
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -127,7 +129,33 @@ def test_finished_members_are_kept_and_more_are_added(
     assert [type(network.combination).__name__, len(network.members)] == ["GeometricMean", 3]
 
 
-@pytest.mark.parametrize("request_", [signal.SIGTERM, signal.SIGINT])
+def test_whoever_has_finished_is_recognised_by_its_checkpoints(
+    config: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = tmp_path / "copied"
+    shutil.copytree(folder, copied)
+    for name in ("ensemble.ckpt", "config.yaml", "members/00/finished.json"):  # killed before it could write them
+        (copied / name).unlink()
+    (lost,) = copied.glob("members/01/*/checkpoints")
+    shutil.rmtree(lost)
+    options = ["--config", str(config), "--members=2", "--seed=3", f"--output={copied}", *EPOCHS]
+    assert main(["ensemble", *options]) == 0
+    assert "Finished already: 1 of 2 members." in capsys.readouterr().out
+    assert len(list(copied.glob("members/00/*/config.yaml"))) == 1
+    for number in range(2):
+        expected = member_weights(folder, number)
+        for name, value in member_weights(copied, number).items():
+            assert torch.equal(value, expected[name]), name
+    metrics = [json.loads((place / "ensemble.json").read_text())["members"][1]["metrics"] for place in (copied, folder)]
+    assert metrics[0] == metrics[1]
+
+
+def test_what_a_killed_command_left_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "fit.yaml.part").touch()
+    EnsembleFolder(tmp_path, TINY)
+
+
+@pytest.mark.parametrize("request_", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_killed_members_go_on_and_end_as_if_nothing_had_been(
     config: Path, folder: Path, tmp_path: Path, request_: signal.Signals
 ) -> None:
@@ -137,9 +165,13 @@ def test_killed_members_go_on_and_end_as_if_nothing_had_been(
     while not list(broken.glob("members/*/*/checkpoints/last.ckpt")):
         assert victim.poll() is None, victim.communicate()
         time.sleep(0.02)
+    members = psutil.Process(victim.pid).children(recursive=True)
+    assert members
     victim.send_signal(request_)
     _, errors = victim.communicate(timeout=120)
-    assert victim.returncode == 128 + request_
+    assert victim.returncode == (-request_ if request_ == signal.SIGKILL else 128 + request_)
+    _, alive = psutil.wait_procs(members, timeout=60)
+    assert not alive, "they end with the command that started them"
     assert "Traceback" not in errors
     assert not (broken / "ensemble.ckpt").exists()
     assert main(["ensemble", *options]) == 0
@@ -184,6 +216,7 @@ def test_a_configuration_that_is_wrong_starts_nothing(
         (["--seed_everything=3"], "give the first member's seed with --seed"),
         (["--ckpt_path", "x.ckpt"], "give the same command with --output and their folder"),
         (["--trainer.fast_dev_run=true"], "give it to fit"),
+        (["--trainer.enable_checkpointing=false"], "leave enable_checkpointing out"),
         (["--members=two"], "invalid int value: 'two'"),
     ],
 )
