@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: quickstart test fuzz lint setup clean
+.PHONY: quickstart test fuzz kill-test lint setup clean
 quickstart: $(READY)
 	$(BIN)/lightning-attn fit --config configs/quickstart.yaml
 
@@ -19,6 +19,10 @@ MINUTES ?= 60
 SEED ?= 0
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --minutes $(MINUTES) --seed $(SEED)
+
+# SIGKILL at twenty random moments of each command; an hour on two cores.
+kill-test: $(READY)
+	KILLS=20 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_killed.py -k goes_on
 
 lint: $(READY)
 	$(BIN)/pre-commit run --all-files

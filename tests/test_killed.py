@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ import torch
 
 from lightning_attn.cli.commands import LAUNCHER, main
 from lightning_attn.data import TextDataModule
+from lightning_attn.errors import InputError
 from tests.helpers.commands import assert_same_training, command, last, run, start, write_config
 from tests.helpers.planted_heads import CONLLU, planted, save_tokenizer
 
@@ -47,8 +49,10 @@ class Case:
     content: Callable[[Path], dict[str, Any]]
     begun: Callable[[Path], bool] = lambda folder: any(folder.iterdir())
 
-    def start(self, folder: Path) -> ForkServerProcess:
-        process = FORKS.Process(target=work, args=(self.arguments(folder), folder.with_suffix(".log")), daemon=True)
+    def start(self, folder: Path, largest: int | None = None) -> ForkServerProcess:
+        """Start it; ``largest`` bytes of a file are all that the disk takes."""
+        arguments = self.arguments(folder), folder.with_suffix(".log"), largest
+        process = FORKS.Process(target=work, args=arguments, daemon=True)
         process.start()
         return process
 
@@ -66,14 +70,20 @@ class Case:
         return time.monotonic()
 
 
-def work(arguments: list[str], log: Path) -> None:
+def work(arguments: list[str], log: Path, largest: int | None) -> None:
     with log.open("w") as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
+    if largest is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
     if arguments[0] == "cache":
         data = TextDataModule(arguments[1], cache_dir=arguments[2])
-        data.prepare_data()
-        data.setup("fit")
+        try:
+            data.prepare_data()
+            data.setup("fit")
+        except InputError as error:
+            print(f"error: {error}")
+            sys.exit(2)
         return
     sys.exit(main(arguments))
 
@@ -117,7 +127,12 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
         options = ["--members=2", "--jobs=2", "--trainer.max_epochs=2", "--wandb=disabled"]
         return ["ensemble", f"--config={config}", f"--output={folder}", *options]
 
-    slow = ["--max_tokens=40", "--base=smooth_gradient", '--base_options={"samples": 4}']
+    slow = [
+        "--max_tokens=40",
+        "--base=smooth_gradient",
+        '--base_options={"samples": 2}',
+        "--data.init_args.train_size=64",
+    ]
     index = ["index", best, f"--config={trained}/config.yaml", *slow]
     heads = ["heads", f"--model={place}/model", f"--conllu={place}/some.conllu", "--controls=2"]
     table = str(place / "table.csv")
@@ -181,6 +196,27 @@ def test_the_same_command_goes_on_to_the_same_result(
     assert case.content(folder) == case.content(expected)
     if name == "fit":
         assert_same_training(*(checkpoints(place)[-1].parents[1] for place in (folder, expected)))
+
+
+@pytest.mark.parametrize(("name", "largest"), [("fit", 9_000), ("index", 3_000), ("heads", 2_000), ("cache", 50_000)])
+def test_a_full_disk_is_one_sentence_and_no_harm(
+    name: str,
+    largest: int,
+    cases: dict[str, Case],
+    unbroken: Callable[[str], tuple[Path, float]],
+    tmp_path: Path,
+) -> None:
+    case, folder = cases[name], tmp_path / "folder"
+    folder.mkdir()
+    process = case.start(folder, largest)
+    process.join(PATIENCE)
+    errors = [line for line in folder.with_suffix(".log").read_text().splitlines() if "rror" in line]
+    assert process.exitcode == 2, errors
+    assert len(errors) == 1
+    assert errors[0].startswith("error: ")
+    assert "written" in errors[0]
+    case.finish(folder)
+    assert case.content(folder) == case.content(unbroken(name)[0])
 
 
 def test_a_member_ends_with_the_command_that_started_it(tmp_path: Path) -> None:

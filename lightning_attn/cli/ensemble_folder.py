@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -150,8 +151,10 @@ class EnsembleFolder:
             "schema": network.schema.as_dict(),
             "data": data,
         }
+        content = io.BytesIO()  # written to a disk that is full, PyTorch would raise what says nothing of a disk
+        torch.save(checkpoint, content)
         with replacing(self.path / CHECKPOINT) as unfinished:
-            torch.save(checkpoint, unfinished)
+            unfinished.write_bytes(content.getbuffer())
 
     def _write_record(self, members: Sequence[Member], combination: str) -> None:
         begun = json.loads((self.path / RECORD).read_text())
