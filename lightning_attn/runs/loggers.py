@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import math
 import os
 import warnings
 from argparse import Namespace
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 from weakref import WeakSet
 
-from lightning_utilities.core.rank_zero import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_only
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from lightning_attn.errors import InputError
 from lightning_attn.ops.files import replacing
+from lightning_attn.ops.text import visible
 from lightning_attn.runs.folder import METRICS
 
 _Result = TypeVar("_Result")
@@ -60,6 +62,7 @@ class MetricsFile(Logger):
         self._columns = ["epoch", "step"]
         self._rows: list[dict[str, Any]] = []  # the last row, and before it those that could not be written yet
         self._offset: int | None = None  # where they start in the file; None while there is no file
+        self._undefined: set[str] = set()  # figures of which it was said
 
     @property
     def name(self) -> str:
@@ -82,8 +85,12 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Write the figures of a step."""
-        row = {"epoch": metrics.get("epoch"), "step": step, **metrics}
+        """Write the figures of a step; one that is undefined is left empty, and said so once."""
+        defined = {name: None if math.isnan(value) else value for name, value in metrics.items()}
+        for name in [name for name, value in defined.items() if value is None and name not in self._undefined]:
+            self._undefined.add(name)
+            rank_zero_info(f"{visible(name)} is undefined for these examples, and is left empty in {METRICS}.")
+        row = {"epoch": metrics.get("epoch"), "step": step, **defined}
         last = self._rows[-1] if self._rows else {}
         place = ("epoch", "step")
         if all(last.get(name) == row[name] for name in place) and not (row.keys() & last.keys()) - set(place):

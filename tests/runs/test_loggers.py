@@ -49,6 +49,17 @@ def test_a_column_may_come_late(tmp_path: Path) -> None:
     assert [row["val/loss"] for row in rows(tmp_path)] == ["0.0", "0.25", "0.5"]
 
 
+def test_an_undefined_figure_is_left_empty_and_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    logger = MetricsFile(tmp_path)
+    with caplog.at_level("INFO"):
+        for epoch in range(2):
+            logger.log_metrics({"val/auroc": float("nan"), "val/loss": 0.5, "epoch": epoch}, epoch)
+    assert [row["val/auroc"] for row in rows(tmp_path)] == ["", ""]
+    assert [record.message for record in caplog.records if "val/auroc is undefined" in record.message] == [
+        "val/auroc is undefined for these examples, and is left empty in metrics.csv."
+    ]
+
+
 def test_the_same_figure_twice_is_two_rows(tmp_path: Path) -> None:
     logger = MetricsFile(tmp_path)
     logger.log_metrics({"loss": 1.0}, 1)
