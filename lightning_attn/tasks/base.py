@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import warnings
 from abc import abstractmethod
+from argparse import ArgumentError
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -122,7 +123,13 @@ class AttentionModule(MitigationCarrier, LightningModule):
             # Lightning reads the file again; what was checked has today's names.
             kwargs = {**described, "_class_path": own, **kwargs}
         kwargs.setdefault("weights_only", True)
-        module: Self = super().load_from_checkpoint(checkpoint_path, map_location, *args, **kwargs)
+        try:
+            module: Self = super().load_from_checkpoint(checkpoint_path, map_location, *args, **kwargs)
+        except InputError:
+            raise
+        except (ArgumentError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"The checkpoint {checkpoint_path} does not fit or is damaged: {reason}.") from error
         return module
 
     @override
