@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,56 @@ def test_a_killed_build_goes_on(
     assert not read, "a complete index is opened"
     with pytest.raises(InputError, match="holds an index of another network"):
         NeighbourIndex.build(network, data, folder, base="input_gradient")
+
+
+def test_progress_is_counted_in_texts(
+    network: PooledNetwork,
+    data: SyntheticReviewsDataModule,
+    index: NeighbourIndex,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Batches of other sizes left most of the vectors zeros."""
+    batches: list[Batch] = []
+    keep = build._keep
+
+    def killed_at_the_last(arrays: Any, batch: Batch, *rest: Any) -> None:
+        keep(arrays, batch, *rest)
+        batches.append(batch)
+        if len(batches) == 20:
+            raise Killed
+
+    monkeypatch.setattr(build, "_SAVED_EVERY", 1)
+    monkeypatch.setattr(build, "_keep", killed_at_the_last)
+    with pytest.raises(Killed):
+        NeighbourIndex.build(network, data, tmp_path, max_tokens=20)
+    again = NeighbourIndex.build(network, data, tmp_path, max_tokens=400)
+    assert sum(map(len, batches)) < 60 + 2 * 3, "what was there was kept"
+    for name in build.ARRAYS:
+        torch.testing.assert_close(getattr(again, name), getattr(index, name), atol=1e-5, rtol=1e-4)
+
+
+def test_an_index_that_lost_a_file_is_made_again(
+    network: PooledNetwork, data: SyntheticReviewsDataModule, index: NeighbourIndex, tmp_path: Path
+) -> None:
+    folder = copied(index, tmp_path / "lost")
+    (folder / "scores.npy").unlink()
+    again = NeighbourIndex.build(network, data, folder, max_tokens=100)
+    for name in build.ARRAYS:
+        assert torch.equal(getattr(again, name), getattr(index, name))
+
+
+@pytest.mark.parametrize("left", [".progress.json", "progress.json.part", "vectors.npy", "vectors.npy.part"])
+def test_a_build_that_was_killed_while_it_made_its_files_goes_on(
+    network: PooledNetwork, data: SyntheticReviewsDataModule, index: NeighbourIndex, tmp_path: Path, left: str
+) -> None:
+    if left.startswith("vectors"):
+        progress = {"version": build.VERSION, "description": asdict(index.description), "rows": 0}
+        (tmp_path / "progress.json").write_text(json.dumps(progress))
+    (tmp_path / left).write_bytes(b"\x93NUM")
+    again = NeighbourIndex.build(network, data, tmp_path, max_tokens=100)
+    for name in build.ARRAYS:
+        assert torch.equal(getattr(again, name), getattr(index, name))
 
 
 @pytest.mark.parametrize("layer", ["embeddings", "keys", "values", "pooled"])
