@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from lightning_attn.types import Batch as Batch
     from lightning_attn.types import DataSchema as DataSchema
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 #: Where each name is defined; the block above tells type checkers the same, and a test holds them together.
 _PLACES = {
