@@ -26,6 +26,7 @@ from lightning_attn.data.progress import track
 from lightning_attn.data.vectors import read_word_vectors
 from lightning_attn.data.word_processor import WordProcessor
 from lightning_attn.errors import InputError
+from lightning_attn.runs.checkpoint_file import read_schema
 from lightning_attn.types import Batch, DataSchema
 
 MANY_UNKNOWN = 0.2  # share of the words of a split that the vocabulary may lack without a warning
@@ -102,8 +103,7 @@ class CorpusDataModule(AttentionDataModule):
     @property
     def schema(self) -> DataSchema:
         """What a network must know of the data; there after :meth:`setup` or :meth:`restore`."""
-        values = self.export()["schema"]
-        return DataSchema(**{**values, "class_names": tuple(values["class_names"])})
+        return read_schema(self.export()["schema"])
 
     @property
     def splits(self) -> list[str]:

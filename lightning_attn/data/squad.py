@@ -16,6 +16,7 @@ from lightning_attn.data.processor import TextProcessor
 from lightning_attn.data.questions import Question, read_questions
 from lightning_attn.data.windows import ARRAYS, QuestionProcessor, WindowDataset
 from lightning_attn.errors import InputError
+from lightning_attn.runs.checkpoint_file import read_schema
 from lightning_attn.types import DataSchema
 
 
@@ -71,8 +72,7 @@ class SQuADDataModule(AttentionDataModule):
     @property
     def schema(self) -> DataSchema:
         """What a network must know of the data; there after :meth:`setup` or :meth:`restore`."""
-        values = self.export()["schema"]
-        return DataSchema(**{**values, "class_names": tuple(values["class_names"])})
+        return read_schema(self.export()["schema"])
 
     @property
     def splits(self) -> list[str]:

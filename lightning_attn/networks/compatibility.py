@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -14,8 +13,6 @@ from lightning_attn.types import DataSchema
 if TYPE_CHECKING:
     from lightning_attn.networks.trained import TrainedNetwork
 
-_LARGEST = 10**9  # of the numbers in a schema; ours have up to 10^6
-
 
 def is_plain(value: Any) -> bool:
     """Whether a value consists of what a checkpoint can hold without unpickling anything."""
@@ -24,28 +21,6 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return all(is_plain(item) for item in value)
     return value is None or isinstance(value, (bool, int, float, str))
-
-
-def read_schema(stored: Mapping[str, Any]) -> DataSchema:
-    """The schema that a checkpoint holds, as :meth:`DataSchema.as_dict` wrote it.
-
-    Raises:
-        InputError: It holds something else.
-    """
-    names = {field.name: str(field.type) for field in fields(DataSchema)}
-    for name, value in stored.items():
-        kind = names.get(name, "")
-        parts = value if isinstance(value, (list, tuple)) and kind.startswith("tuple") else [value]
-        expected = str if "str" in kind else bool if kind == "bool" else int
-        fits = kind and (all(type(part) is expected for part in parts) or (value is None and "None" in kind))
-        if not fits or any(isinstance(part, int) and not 0 <= part <= _LARGEST for part in parts):
-            raise InputError(f"The checkpoint's data schema has {shown(str(value))} for {shown(str(name))}.")
-    if "num_classes" not in stored:
-        raise InputError("The checkpoint's data schema has no num_classes.")
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
-    }
-    return DataSchema(**values)
 
 
 def check_weights(module: nn.Module, stored: Mapping[str, Any]) -> None:

@@ -12,8 +12,8 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lightning_attn.compat import modernized
 from lightning_attn.errors import InputError
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.networks.compatibility import check_weights, read_schema
-from lightning_attn.runs.checkpoint_file import read_checkpoint
+from lightning_attn.networks.compatibility import check_weights
+from lightning_attn.runs.checkpoint_file import read_checkpoint, read_schema
 from lightning_attn.runs.class_paths import check_checkpoint, trusting
 
 _PREFIX = "network."

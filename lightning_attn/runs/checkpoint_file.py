@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lightning_attn.compat import modernized
-from lightning_attn.errors import InputError
+from lightning_attn.errors import InputError, shown
+from lightning_attn.types import DataSchema
 
 #: What `AttentionClassifier` writes, and every use of a checkpoint needs.
 _REQUIRED = ("state_dict", "schema", "data")
@@ -28,6 +31,7 @@ _KINDS: dict[str, type] = {
     "global_step": int,
     "pytorch-lightning_version": str,
 }
+_LARGEST = 10**9  # of the numbers in a schema; ours have up to 10^6
 #: What PyTorch says of a file that it could read, but refuses to build an object from.
 _FOREIGN = re.compile(r"Unsupported global|unsupported GLOBAL|Unsupported class|call reduce|Can only (create|build)")
 
@@ -70,6 +74,28 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if any(not isinstance(name, str) for part in ("state_dict", "data", "schema") for name in checkpoint[part]):
         raise InputError(f"The checkpoint {path} is damaged: something in it has no name.")
     return {**checkpoint, "hyper_parameters": modernized(checkpoint.get("hyper_parameters", {}))}
+
+
+def read_schema(stored: Mapping[str, Any]) -> DataSchema:
+    """The schema that a checkpoint holds, as :meth:`DataSchema.as_dict` wrote it.
+
+    Raises:
+        InputError: It holds something else.
+    """
+    names = {field.name: str(field.type) for field in fields(DataSchema)}
+    for name, value in stored.items():
+        kind = names.get(name, "")
+        parts = value if isinstance(value, (list, tuple)) and kind.startswith("tuple") else [value]
+        expected = str if "str" in kind else bool if kind == "bool" else int
+        fits = kind and (all(type(part) is expected for part in parts) or (value is None and "None" in kind))
+        if not fits or any(isinstance(part, int) and not 0 <= part <= _LARGEST for part in parts):
+            raise InputError(f"The checkpoint's data schema has {shown(str(value))} for {shown(str(name))}.")
+    if "num_classes" not in stored:
+        raise InputError("The checkpoint's data schema has no num_classes.")
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
+    }
+    return DataSchema(**values)
 
 
 def _damaged(path: Path) -> InputError:

@@ -24,9 +24,9 @@ from lightning_attn.errors import InputError, shown
 from lightning_attn.hub.models import complete_specification
 from lightning_attn.mitigations.base import Mitigation, MitigationCarrier
 from lightning_attn.networks.base import AttentionNetwork
-from lightning_attn.networks.compatibility import check_same_data, check_weights, is_plain, read_schema
+from lightning_attn.networks.compatibility import check_same_data, check_weights, is_plain
 from lightning_attn.optim import ParameterRule, StepSchedule, parameter_groups
-from lightning_attn.runs.checkpoint_file import read_checkpoint
+from lightning_attn.runs.checkpoint_file import read_checkpoint, read_schema
 from lightning_attn.runs.class_paths import check_checkpoint, trusting
 from lightning_attn.tasks.divergence import DivergenceGuard
 from lightning_attn.types import DataSchema

@@ -15,6 +15,7 @@ from lightning_attn.data.bags.dataset import SPLITS, BagBatches, BagDataset
 from lightning_attn.data.base import AttentionDataModule, _as_it_is, _Loader
 from lightning_attn.data.labels import count_classes
 from lightning_attn.errors import InputError
+from lightning_attn.runs.checkpoint_file import read_schema
 from lightning_attn.types import Batch, DataSchema
 
 
@@ -90,11 +91,9 @@ class SetDataModule(AttentionDataModule):
             InputError: The run was not one on bags.
         """
         values = dict(state["schema"])
-        if values["feature_shape"] is None:
+        if values.get("feature_shape") is None:
             raise InputError("The checkpoint was trained on texts, and these data are bags; give it texts.")
-        names = ("class_names", "feature_shape", "grid")  # lists where they come from JSON
-        tuples = {name: tuple(values[name]) for name in names if values.get(name) is not None}
-        self._restored = DataSchema(**{**values, **tuples})
+        self._restored = read_schema(values)
         self._opened = None
 
     def describe(self) -> str:
