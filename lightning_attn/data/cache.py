@@ -96,11 +96,11 @@ def scratch(root: Path) -> Iterator[Path]:
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(root)
-        folder = Path(tempfile.mkdtemp(prefix=".new-", dir=root))
-        lock = (folder / LOCK).open("w")
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the system lets go of it when this process ends, however it ends
-        folder = folder.rename(root / folder.name.replace(".new-", SCRATCH))  # from here on it may be swept
+        with _alone(root):  # nobody may take a folder that has no lock yet for one whose process is gone
+            _remove_leftovers(root)
+            folder = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=root))
+            lock = (folder / LOCK).open("w")
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the system lets go of it when this process ends, however it ends
     except OSError as error:
         raise _unwritable(root, error) from None
     try:
@@ -138,6 +138,17 @@ def _is_whole(folder: Path) -> bool:
         )
     except (OSError, ValueError, TypeError, AttributeError):  # files are missing, or the manifest is damaged itself
         return False
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Let one process at a time be in the block."""
+    held = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 
 def _remove_leftovers(root: Path) -> None:

@@ -81,6 +81,19 @@ def test_what_a_killed_process_left_is_removed_and_what_is_in_use_stays(tmp_path
         assert {*tmp_path.iterdir()} == {first, second}
 
 
+def test_a_process_that_was_killed_before_it_locked_its_folder_leaves_nothing_for_good(tmp_path: Path) -> None:
+    script = (
+        "import os, pathlib, sys; from lightning_attn.data import cache\n"
+        "lock, root = cache.fcntl.flock, pathlib.Path(sys.argv[1])\n"
+        "cache.fcntl.flock = lambda *given: os.kill(os.getpid(), 9) if any(root.iterdir()) else lock(*given)\n"
+        "cache.scratch(root).__enter__()"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False).returncode == -9
+    assert len([*tmp_path.iterdir()]) == 1
+    cache.save(prepared(), tmp_path / "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_an_unwritable_cache_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot be written.*LIGHTNING_ATTN_CACHE"):
