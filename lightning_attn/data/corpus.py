@@ -26,7 +26,7 @@ from lightning_attn.data.progress import track
 from lightning_attn.data.vectors import read_word_vectors
 from lightning_attn.data.word_processor import WordProcessor
 from lightning_attn.errors import InputError
-from lightning_attn.runs.checkpoint_file import read_schema
+from lightning_attn.runs.checkpoint_file import read_schema, stored_part
 from lightning_attn.types import Batch, DataSchema
 
 MANY_UNKNOWN = 0.2  # share of the words of a split that the vocabulary may lack without a warning
@@ -159,8 +159,12 @@ class CorpusDataModule(AttentionDataModule):
         return self._ready.state if self._restored is None else self._restored
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take vocabulary and class names from :meth:`export` of another run; call it before :meth:`setup`."""
-        self._restored = {"processor": dict(state["processor"]), "schema": dict(state["schema"])}
+        """Take vocabulary and class names from :meth:`export` of another run; call it before :meth:`setup`.
+
+        Raises:
+            InputError: They are not there.
+        """
+        self._restored = {name: stored_part(state, name) for name in ("processor", "schema")}
         self._processor = self._prepared = None
 
     def describe(self) -> str:
@@ -213,7 +217,8 @@ class CorpusDataModule(AttentionDataModule):
             examples.check_texts()
         state = self._restored or self._learn(splits)
         processor = TextProcessor.from_state(state["processor"])
-        classes, multi_label = state["schema"]["class_names"], state["schema"]["multi_label"]
+        schema = read_schema(state["schema"])
+        classes, multi_label = list(schema.class_names), schema.multi_label
         prepared = cache.Prepared(state=state, notes=notes)
         what = "pairs (the longer text of them)" if isinstance(processor, PairProcessor) else "texts"
         for split, examples in splits.items():

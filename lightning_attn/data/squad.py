@@ -16,7 +16,7 @@ from lightning_attn.data.processor import TextProcessor
 from lightning_attn.data.questions import Question, read_questions
 from lightning_attn.data.windows import ARRAYS, QuestionProcessor, WindowDataset
 from lightning_attn.errors import InputError
-from lightning_attn.runs.checkpoint_file import read_schema
+from lightning_attn.runs.checkpoint_file import read_schema, stored_part
 from lightning_attn.types import DataSchema
 
 
@@ -99,7 +99,7 @@ class SQuADDataModule(AttentionDataModule):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take the tokenizer from :meth:`export` of another run; call it before :meth:`setup`."""
-        self._restored = {"processor": dict(state["processor"]), "schema": dict(state["schema"])}
+        self._restored = {name: stored_part(state, name) for name in ("processor", "schema")}
         self._prepared, self._windows = None, {}
 
     def describe(self) -> str:

@@ -98,6 +98,18 @@ def read_schema(stored: Mapping[str, Any]) -> DataSchema:
     return DataSchema(**values)
 
 
+def stored_part(state: object, name: str) -> dict[str, Any]:
+    """A part of what a checkpoint says of its data, such as ``schema``; a copy.
+
+    Raises:
+        InputError: It is missing, or something else than a mapping.
+    """
+    part = state.get(name) if isinstance(state, Mapping) else None
+    if not isinstance(part, Mapping):
+        raise InputError(f"The checkpoint's description of its data is damaged: it has no {name}.")
+    return dict(part)
+
+
 def _damaged(path: Path) -> InputError:
     return InputError(f"The checkpoint {path} cannot be read: it is truncated, damaged, or no checkpoint at all.")
 

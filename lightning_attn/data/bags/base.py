@@ -15,7 +15,7 @@ from lightning_attn.data.bags.dataset import SPLITS, BagBatches, BagDataset
 from lightning_attn.data.base import AttentionDataModule, _as_it_is, _Loader
 from lightning_attn.data.labels import count_classes
 from lightning_attn.errors import InputError
-from lightning_attn.runs.checkpoint_file import read_schema
+from lightning_attn.runs.checkpoint_file import read_schema, stored_part
 from lightning_attn.types import Batch, DataSchema
 
 
@@ -90,7 +90,7 @@ class SetDataModule(AttentionDataModule):
         Raises:
             InputError: The run was not one on bags.
         """
-        values = dict(state["schema"])
+        values = stored_part(state, "schema")
         if values.get("feature_shape") is None:
             raise InputError("The checkpoint was trained on texts, and these data are bags; give it texts.")
         self._restored = read_schema(values)
