@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +33,10 @@ def check_weights(module: nn.Module, stored: Mapping[str, Any]) -> None:
         InputError: A tensor is of another kind: whole or complex numbers in place of floating-point ones, or the other
             way round.
     """
-    for name, own in module.state_dict().items():
+    # Not the state dict: what a layer adds to it, such as another network, may not have been read yet.
+    for name, own in itertools.chain(module.named_parameters(), module.named_buffers()):
         value = stored.get(name)
-        if not isinstance(own, Tensor) or value is None:
+        if value is None:
             continue
         if not isinstance(value, Tensor):
             raise InputError(f"The checkpoint has no tensor for {name}, but {shown(str(value))}.")

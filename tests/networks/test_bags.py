@@ -54,7 +54,8 @@ def test_packed_learns_as_padded(kind: str) -> None:
         torch.testing.assert_close(gradients[1][name], gradient, atol=1e-4, rtol=1e-4)
 
 
-@KINDS
+# Toy patches without a place all score 0, and which of equals is selected goes by their order.
+@pytest.mark.parametrize("kind", [kind for kind in BAG_NETWORKS if kind != "patches-selector"])
 def test_the_order_of_the_instances_says_nothing(kind: str) -> None:
     network, batch = toy_bag_network(kind), toy_bags()
     together = network(batch)

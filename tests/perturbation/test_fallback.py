@@ -45,45 +45,45 @@ def reads(network, perturbation=None) -> bool:
     return isinstance(reader, FullReader)
 
 
-class ReversedBiLSTM(BiLSTM):
+class _ReversedBiLSTM(BiLSTM):
     def contextualise(self, embeddings, batch):
         return super().contextualise(embeddings, batch).flip(-1) * 2
 
 
-class SquaredCNN(CNN):
+class _SquaredCNN(CNN):
     def contextualise(self, embeddings, batch):
         return super().contextualise(embeddings, batch) ** 2
 
 
-class CountingAverage(TokenMLP):
+class _CountingAverage(TokenMLP):
     def contextualise(self, embeddings, batch):
         return super().contextualise(embeddings, batch).cumsum(dim=1)
 
 
-class PositionalBiLSTM(BiLSTM):
+class _PositionalBiLSTM(BiLSTM):
     def embed(self, batch):
         return super().embed(batch) * torch.arange(1, batch.inputs.shape[1] + 1)[:, None]
 
 
-class MixingCNN(CNN):
+class _MixingCNN(CNN):
     def forward(self, embeddings, batch):
         keys, values = super().forward(embeddings, batch)
         return keys, values + keys.mean(dim=1, keepdim=True)
 
 
-class DeepBiLSTM(BiLSTM):
+class _DeepBiLSTM(BiLSTM):
     def __init__(self):
         super().__init__(6, 4)
         self.lstm = nn.LSTM(6, 4, num_layers=2, batch_first=True, bidirectional=True)
 
 
-class DilatedCNN(CNN):
+class _DilatedCNN(CNN):
     def __init__(self):
         super().__init__(6, 4, (3,))
         self.convolutions = nn.ModuleList([nn.Conv1d(6, 4, 3, padding=2, dilation=2)])
 
 
-class RunningAverage(TokenMLP):
+class _RunningAverage(TokenMLP):
     class Sum(nn.Module):
         def forward(self, embeddings):
             return embeddings.cumsum(dim=1)
@@ -93,7 +93,7 @@ class RunningAverage(TokenMLP):
         self.projection = self.Sum()
 
 
-class NormedCNN(CNN):
+class _NormedCNN(CNN):
     def __init__(self):
         super().__init__(6, 4, (3,))
         weight_norm(self.convolutions[0])
@@ -102,15 +102,15 @@ class NormedCNN(CNN):
 @pytest.mark.parametrize(
     "encoder",
     [
-        lambda: ReversedBiLSTM(6, 4),
-        lambda: SquaredCNN(6, 2),
-        lambda: CountingAverage(6, 8),
-        lambda: PositionalBiLSTM(6, 4),
-        lambda: MixingCNN(6, 2),
-        DeepBiLSTM,
-        DilatedCNN,
-        RunningAverage,
-        NormedCNN,
+        lambda: _ReversedBiLSTM(6, 4),
+        lambda: _SquaredCNN(6, 2),
+        lambda: _CountingAverage(6, 8),
+        lambda: _PositionalBiLSTM(6, 4),
+        lambda: _MixingCNN(6, 2),
+        _DeepBiLSTM,
+        _DilatedCNN,
+        _RunningAverage,
+        _NormedCNN,
     ],
 )
 def test_a_changed_encoder_is_read(encoder):
@@ -173,7 +173,7 @@ class LengthAttention(DotAttention):
 class MixingAttention(AdditiveAttention):
     def make_layers(self, key_size):
         super().make_layers(key_size)
-        self.project = nn.Sequential(self.project, RunningAverage.Sum())
+        self.project = nn.Sequential(self.project, _RunningAverage.Sum())
 
 
 class LengthQueryAttention(AdditiveQueryAttention):

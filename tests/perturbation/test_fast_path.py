@@ -44,7 +44,7 @@ def doubled(network, perturbation):
     return DoubledReader(network) if inherits_unchanged(network, DoubledNetwork, "classify") else None
 
 
-class ScaledEncoder(TokenMLP):
+class _ScaledEncoder(TokenMLP):
     def contextualise(self, embeddings, batch):
         return 2 * super().contextualise(embeddings, batch)
 
@@ -72,10 +72,10 @@ def test_a_network_of_ones_own_is_registered_by_its_type():
 
 
 def test_an_encoder_of_ones_own_is_registered_by_its_type():
-    network = built(PooledNetwork(ScaledEncoder(6, 8)))
+    network = built(PooledNetwork(_ScaledEncoder(6, 8)))
     assert isinstance(variant_reader(network, Delete()), FullReader)
     # A class of this test alone, since a registration cannot be taken back.
-    network.encoder.__class__ = type("OtherEncoder", (ScaledEncoder,), {})
+    network.encoder.__class__ = type("OtherEncoder", (_ScaledEncoder,), {})
     encoder_fast_path.register(type(network.encoder))(lambda encoder: LocalKeys(encoder.contextualise))
     assert isinstance(variant_reader(network, Delete()), PooledReader)
     check_numbers(network)
@@ -86,7 +86,7 @@ class OldNetwork(DoubledNetwork):
         return DoubledReader(self)
 
 
-class OldEncoder(ScaledEncoder):
+class OldEncoder(_ScaledEncoder):
     def removal(self):
         return LocalKeys(self.contextualise)
 
