@@ -138,12 +138,38 @@ def modernized(specification: Any, warn: bool = False) -> Any:
         return [modernized(part, warn) for part in specification]
     if not isinstance(specification, dict):
         return specification
-    new = {}
+    new: dict[str, Any] = {}
     for name, part in specification.items():
         if isinstance(part, str) and name in ("class_path", "_class_path", *_TAKES_SHORT):
             new[name] = new_class_path(part, warn)
+        elif name == "preset" and isinstance(part, dict):
+            new[name] = _preset(part)
         else:
             new[name] = modernized(part, warn)
+    return new
+
+
+#: Classes of 0.1.0 whose place in a preset a plain choice has taken.
+_CHOICES = {
+    **{"Signed": "signed", "Absolute": "absolute", "PositiveOnly": "positive_only", "SparesLast": "spares_last"},
+    **{"SignedDrop": "signed_drop", "AbsoluteDrop": "absolute_drop", "OutputChange": "output_change"},
+    **{"EveryBudget": "every", "DistinctBudgets": "distinct", "Predicted": "predicted", "Gold": "gold"},
+}
+
+
+def _preset(given: dict[str, Any]) -> dict[str, Any]:
+    """A preset of measures of 0.1.0, written out, as one of plain choices."""
+    new: dict[str, Any] = {}
+    for name, part in modernized(given).items():
+        path = part.get("class_path", "") if isinstance(part, dict) else part
+        short = path.rpartition(".")[2] if isinstance(path, str) else ""
+        arguments = (part.get("init_args") or {}) if isinstance(part, dict) else {}
+        if name == "texts":
+            new |= {"count_special": short == "WholeLength", "least_tokens": arguments.get("least", 2)}
+        elif short == "Fixed":
+            new[name] = arguments.get("number")
+        else:
+            new[name] = _CHOICES.get(short, part)
     return new
 
 

@@ -13,7 +13,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -150,8 +150,10 @@ class _Walk:
             if "class_path" in value:
                 self._class(value, slot, place, depth)
                 return
+            # The fields of a dataclass, which the parser makes of a plain mapping, have slots of their own.
+            fields = {name: one for kind in slot.kinds if is_dataclass(kind) for name, one in _arguments(kind).items()}
             for name, part in value.items():
-                self.specification(part, slot, f"{place}.{name}", depth + 1)
+                self.specification(part, fields.get(name, slot), f"{place}.{name}", depth + 1)
         elif isinstance(value, (list, tuple, set, frozenset)):
             for number, part in enumerate(value):
                 self.specification(part, slot, f"{place}[{number}]", depth + 1)

@@ -234,24 +234,31 @@ def test_a_preset_decides_what_is_measured(name: str, tmp_path: Path) -> None:
         FaithfulnessCallback(preset="lime")
 
 
-def test_a_preset_of_ones_own_goes_into_the_configuration_and_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "written",
+    [
+        "{ranking: positive_only, least_tokens: 3, count_special: true, chunks: 3}",
+        "{ranking: PositiveOnly, texts: {class_path: WholeLength, init_args: {least: 3}}, chunks: 3}",  # of 0.1.0
+    ],
+)
+def test_a_preset_of_ones_own_goes_into_the_configuration_and_back(written: str, tmp_path: Path) -> None:
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text(
-        """
+        f"""
 trainer:
   callbacks+:
     - class_path: FaithfulnessCallback
       init_args:
         metrics: [faithfulness/comprehensiveness]
-        preset: {ranking: PositiveOnly, texts: {class_path: WholeLength, init_args: {least: 3}}, chunks: 3}
+        preset: {written}
 """
     )
     first = run("fit", write_config(tmp_path), tmp_path / "first", f"--config={overlay}", "--trainer.max_epochs=1")
     again = run("fit", first / "config.yaml", tmp_path / "second")
     for folder in (first, again):
         preset = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["callbacks"][-1]["init_args"]["preset"]
-        assert preset["ranking"]["class_path"].endswith("PositiveOnly")
-        assert preset["texts"]["init_args"] == {"least": 3}
+        assert preset["ranking"] == "positive_only"
+        assert (preset["least_tokens"], preset["count_special"]) == (3, True)
         assert preset["budget"]["init_args"] == {"fractions": [0.01, 0.05, 0.1, 0.2, 0.5]}
         assert preset["chunks"] == 3
     figures = [(folder / "metrics.csv").read_text().splitlines()[-1] for folder in (first, again)]
