@@ -111,7 +111,7 @@ def test_a_table_of_many_labels_an_example_can_be_shown(tmp_path: Path) -> None:
 
     class Spy(WandbLogger):
         def __init__(self) -> None:
-            super().__init__(offline=True, save_dir=tmp_path)
+            super().__init__(offline=True, save_dir=tmp_path, mode="offline")  # whatever tests before this one set
 
         def log_metrics(self, metrics: Any, step: int | None = None) -> None:
             shown.append(metrics)
