@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import wandb
+from google.protobuf.message import DecodeError
 from wandb.proto import wandb_internal_pb2 as pb
 
 
@@ -19,6 +20,8 @@ def offline_records(path: Path) -> Iterator[pb.Record]:
             position += room
             continue
         _, size, kind = struct.unpack("<IHB", data[position : position + 7])
+        if position + 7 + size > len(data):  # still being written
+            return
         parts.append(data[position + 7 : position + 7 + size])
         position += 7 + size
         if kind in (1, 4):  # a whole record, or the last piece of one
@@ -31,7 +34,14 @@ def finished_run(place: Path) -> Path:
     wandb.finish()
     folder = next(place.glob("wandb/offline-run-*"))
     path, until = next(folder.glob("*.wandb")), time.monotonic() + 60
-    while "exit" not in [record.WhichOneof("record_type") for record in offline_records(path)]:
+    while not _has_ended(path):
         assert time.monotonic() < until, f"{path} does not come to its end"
         time.sleep(0.1)
     return folder
+
+
+def _has_ended(path: Path) -> bool:
+    try:
+        return "exit" in [record.WhichOneof("record_type") for record in offline_records(path)]
+    except DecodeError:  # read in the middle of a write
+        return False
