@@ -86,14 +86,14 @@ class OldNetwork(DoubledNetwork):
         return DoubledReader(self)
 
 
-class OldEncoder(_ScaledEncoder):
+class _OldEncoder(_ScaledEncoder):
     def removal(self):
         return LocalKeys(self.contextualise)
 
 
 @pytest.mark.parametrize(
     ("network", "kind"),
-    [(lambda: OldNetwork(), DoubledReader), (lambda: PooledNetwork(OldEncoder(6, 8)), PooledReader)],
+    [(lambda: OldNetwork(), DoubledReader), (lambda: PooledNetwork(_OldEncoder(6, 8)), PooledReader)],
 )
 def test_the_method_of_0_1_0_is_asked_with_a_warning(network, kind):
     network = built(network())
