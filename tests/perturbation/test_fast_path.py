@@ -75,7 +75,7 @@ def test_an_encoder_of_ones_own_is_registered_by_its_type():
     network = built(PooledNetwork(_ScaledEncoder(6, 8)))
     assert isinstance(variant_reader(network, Delete()), FullReader)
     # A class of this test alone, since a registration cannot be taken back.
-    network.encoder.__class__ = type("OtherEncoder", (_ScaledEncoder,), {})
+    network.encoder.__class__ = type("_OtherEncoder", (_ScaledEncoder,), {})
     encoder_fast_path.register(type(network.encoder))(lambda encoder: LocalKeys(encoder.contextualise))
     assert isinstance(variant_reader(network, Delete()), PooledReader)
     check_numbers(network)
