@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from pytorch_lightning.trainer.states import RunningStage
 from torch import Tensor
 from torchmetrics import Accuracy, MetricCollection
 from torchmetrics.utilities.prints import rank_zero_info
@@ -101,7 +102,7 @@ class BlackBoxExplainer(AttentionClassifier):
 
     def soft_target(self, batch: Batch) -> Tensor:
         """Class probabilities of the black box, shape ``(B, C)``: from memory, where the split was asked as a whole."""
-        split = "train" if self.training else {"test": "test"}.get(str(self.trainer.state.stage), "val")
+        split = "train" if self.training else "test" if self.trainer.state.stage == RunningStage.TESTING else "val"
         datamodule = getattr(self.trainer, "datamodule", None)
         if not isinstance(datamodule, AttentionDataModule) or split not in datamodule.splits:
             return self.ask(batch)

@@ -191,6 +191,9 @@ def test_a_training_logs_what_the_selection_explains(tmp_path: Path, mitigation:
     assert expected | {"selected_share", "mask_only_accuracy", "mask_only_bits", "mask_only_accuracy_train"} <= names
     assert values["val/selection/fidelity"] == pytest.approx(values["val/fidelity"])
     assert values["val/selection/selected_share"] == pytest.approx(4 / 32)
+    # The callback asks the black box anew, the module goes by what it remembers of the split.
+    (tested,) = fit.test(module, pairs(), verbose=False)
+    assert tested["test/fidelity"] == pytest.approx(tested["test/selection/fidelity"])
 
 
 def test_what_it_cannot_measure_is_one_sentence(tmp_path: Path) -> None:
