@@ -70,7 +70,9 @@ class AttentionModule(MitigationCarrier, LightningModule):
         # Run from Python, the arguments are modules, which a checkpoint must not hold (it would have to be unpickled);
         # run from the command line, Lightning records their configuration in place of them.
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Attribute '(network|mitigation)' is an instance of `nn.Module`")
+            warnings.filterwarnings(
+                "ignore", "Attribute '(network|mitigation|black_box)' is an instance of `nn.Module`"
+            )
             self.save_hyperparameters()
         for name in [name for name, value in self.hparams.items() if not is_plain(value)]:
             del self.hparams[name]

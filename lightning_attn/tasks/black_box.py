@@ -67,7 +67,8 @@ class BlackBoxExplainer(AttentionClassifier):
         parameter_rules: list[ParameterRule] | None = None,
     ) -> None:
         super().__init__(network, mitigation, optimizer, lr_scheduler, parameter_rules)
-        self.black_box = black_box
+        # Past torch, which would make a network at hand a part of this module, of its checkpoints and its optimiser.
+        self.__dict__["black_box"] = black_box
         self._explained: AttentionNetwork | None = None
         self._answers: dict[str, Tensor] = {}
 
@@ -97,7 +98,6 @@ class BlackBoxExplainer(AttentionClassifier):
                     "BlackBoxExplainer explains a choice of one class, but an example of these data may have several "
                     "labels; use data with one label each."
                 )
-            # Past torch, which would make it a part of this module and of its checkpoints.
             self.__dict__["_explained"] = open_black_box(self.black_box, self.network.schema, self.data_state)
 
     def soft_target(self, batch: Batch) -> Tensor:

@@ -143,6 +143,17 @@ def test_the_black_box_reads_the_unchanged_text_and_stays_as_it_is(
     assert not any("explained" in name or "_trained" in name for name in module.state_dict())
 
 
+def test_a_network_at_hand_is_no_part_of_the_module_either(
+    box: str, data: SyntheticReviewsDataModule, tmp_path: Path
+) -> None:
+    network = TrainedNetwork.read(box).network
+    module = BlackBoxExplainer(PooledNetwork(BiLSTM(8, 4, values="local"), TopKSelection(K)), network, None, ADAM)
+    trainer(tmp_path).fit(module, data)
+    assert module.explained is network
+    assert not {id(parameter) for parameter in network.parameters()} & {id(one) for one in module.parameters()}
+    assert not any("black_box" in name for name in module.state_dict())
+
+
 MITIGATIONS = {
     "dropout": AttentionDropout,
     "mixing": RandomMixing,
