@@ -80,7 +80,7 @@ def logged(folder: Path, model: Path) -> set[str]:
 
     data = tiny_data(train=60, val=60)
     selector = PooledNetwork(BiLSTM(8, 6, values="local"), TopKSelection(2))
-    run = trainer(folder, logger=logger, callbacks=[SelectionCallback(draws=1)])
+    run = trainer(folder, logger=logger, callbacks=[SelectionCallback(draws=1, fresh_epochs=1)])
     run.fit(BlackBoxExplainer(selector, parity), data)
 
     bags = tiny_bags()

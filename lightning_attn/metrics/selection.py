@@ -22,6 +22,8 @@ from lightning_attn.types import AttentionOutput, Batch, DataSchema
 
 #: Means over examples; ``mask_only_accuracy`` and ``mask_only_bits`` come from a probe over all of them.
 MEANS = ("fidelity", "post_hoc_accuracy", "post_hoc_rest", "random_accuracy", "precision", "auroc", "selected_share")
+#: The same of fresh readers, where they were trained.
+FRESH_MEANS = ("fs_accuracy", "fu_accuracy")
 #: Largest picture, in cells, whose mask is described cell by cell.
 _MOST_CELLS = 400
 
@@ -158,7 +160,7 @@ def selection_figures(
     """
     values: dict[str, float] = {}
     reasons: dict[str, str] = {}
-    for name in MEANS:
+    for name in (*MEANS, *FRESH_MEANS):
         column = rows.get(name, np.empty(0))
         if np.isfinite(column).any():
             values[name] = float(np.nanmean(column))

@@ -16,9 +16,10 @@ from lightning_attn.callbacks import SelectionCallback
 from lightning_attn.data.bags import DigitPairsDataModule, Digits
 from lightning_attn.encoders import BiLSTM, PatchEncoder, PictureCNN
 from lightning_attn.errors import InputError
+from lightning_attn.metrics.fresh_reader import Part, reader_agreement, train_reader
 from lightning_attn.metrics.selection import describe_mask, selection_figures, selection_rows
 from lightning_attn.mitigations import RandomPretraining, WarmStart
-from lightning_attn.networks import PictureSelectorNetwork, PooledNetwork
+from lightning_attn.networks import PictureSelectorNetwork, PooledNetwork, SelectorNetwork
 from lightning_attn.networks.black_box import OpaqueNetwork, open_black_box
 from lightning_attn.tasks import AttentionClassifier, BlackBoxExplainer
 from lightning_attn.types import Batch, DataSchema
@@ -194,6 +195,52 @@ def test_a_training_logs_what_the_selection_explains(tmp_path: Path, mitigation:
     # The callback asks the black box anew, the module goes by what it remembers of the split.
     (tested,) = fit.test(module, pairs(), verbose=False)
     assert tested["test/fidelity"] == pytest.approx(tested["test/selection/fidelity"])
+
+
+class Pointing(SelectorNetwork):
+    """Selects the position with the largest token id."""
+
+    def __init__(self) -> None:
+        super().__init__(BiLSTM(8, 8), BiLSTM(8, 8), TopKSelection(1))
+
+    def encode(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        self.attention.scorer.score = lambda _: batch.inputs.float()  # type: ignore[method-assign]
+        return super().encode(embeddings, batch)
+
+
+def words(count: int) -> Batch:
+    """Texts of 6 words, of which one, at any place, is 9 or 8: the largest of them."""
+    batch = toy_batch([6] * count)
+    generator = torch.Generator().manual_seed(count)
+    batch.inputs[:] = torch.randint(2, 8, (count, 6), generator=generator)
+    place = torch.randint(6, (count,), generator=generator)
+    batch.inputs[torch.arange(count), place] = 8 + torch.randint(2, (count,), generator=generator)
+    return batch
+
+
+def test_a_fresh_reader_learns_from_what_is_selected_and_not_from_the_rest() -> None:
+    torch.manual_seed(0)
+    network = Pointing().build(SCHEMA).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    lessons, asked = [words(64 + number) for number in range(8)], words(200)
+    agreement = {}
+    part: Part
+    for part in ("selection", "rest"):
+        state = torch.get_rng_state()
+        reader = train_reader(network, has_word(9), lessons, part, epochs=12, rate=2e-2)
+        assert torch.equal(torch.get_rng_state(), state)
+        agreement[part] = reader_agreement(reader, network, has_word(9), asked, part).mean().item()
+        assert not reader.training
+    assert agreement["selection"] > 0.98
+    assert agreement["rest"] < 0.7, "neither what was left out nor where tells"
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_a_fresh_reader_without_examples_is_refused() -> None:
+    with pytest.raises(InputError, match="at least one batch and one epoch and a positive rate, got 0, 4"):
+        train_reader(points(1), has_word(9), [])
+    with pytest.raises(InputError, match="give SelectionCallback some train_examples"):
+        SelectionCallback(train_examples=0, fresh_epochs=1)
 
 
 def test_what_it_cannot_measure_is_one_sentence(tmp_path: Path) -> None:
