@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import Trainer
@@ -68,7 +68,13 @@ def fit_steps(module: AttentionModule, batches: Sequence[Batch], clip: float | N
 
 
 def fit_best(
-    module: AttentionModule, data: AttentionDataModule, epochs: int, folder: str | Path, clip: float | None = None
+    module: AttentionModule,
+    data: AttentionDataModule,
+    epochs: int,
+    folder: str | Path,
+    clip: float | None = None,
+    monitor: str = "val/loss",
+    mode: Literal["min", "max"] = "min",
 ) -> Trainer:
     """Train, and load the weights of the epoch with the least validation loss (of the last phase).
 
@@ -80,11 +86,13 @@ def fit_best(
         epochs: See :func:`trainer_of`.
         folder: See :func:`trainer_of`.
         clip: See :func:`trainer_of`.
+        monitor: What decides in place of the loss.
+        mode: Whether the least or the most of it is best.
 
     Returns:
         The Trainer, for tests.
     """
-    checkpoint = BestAndLastCheckpoint(monitor="val/loss")
+    checkpoint = BestAndLastCheckpoint(monitor, mode)
     trainer = trainer_of(epochs, folder, [checkpoint], clip)
     # A resumed run writes into a folder of its own below.
     found = sorted(Path(folder).glob("**/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)

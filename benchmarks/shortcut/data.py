@@ -27,7 +27,7 @@ DEFAULT_TOKENS = 4
 REVIEWS = {"train": 8000, "test": 1000}
 
 
-def _some_reviews(folder: Path, work: Path) -> Path:
+def some_reviews(folder: Path, work: Path) -> Path:
     """A folder with so many reviews of each file, as many of each class, drawn once."""
     found = work / f"imdb-{REVIEWS['train']}"
     for split, count in REVIEWS.items():
@@ -62,7 +62,7 @@ SOURCES: dict[str, Source] = {
     "SST": lambda root, work, processor: SSTDataModule(root / "sst", processor=processor or words()),
     "SST+Wiki": lambda root, work, processor: BlockMaskDataModule(root / "sst_wiki", processor=processor or words()),
     "IMDB": lambda root, work, processor: TextDataModule(
-        _some_reviews(root / "imdb", work), processor=processor or words(max_length=200)
+        some_reviews(root / "imdb", work), processor=processor or words(max_length=200)
     ),
     "movies": lambda root, work, processor: ERASERDataModule(
         root / "eraser_movies", processor=processor or words(max_length=300)
