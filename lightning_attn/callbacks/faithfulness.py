@@ -88,7 +88,8 @@ class FaithfulnessCallback(SampledCallback):
         every_n_epochs: Validation epochs from one measurement to the next; validate and test always measure.
         max_examples: Size of the sample, at least 1, drawn at random once; None measures every example.
         metrics: Names as they are logged, less the split; None means all but the costly ones,
-            ``faithfulness/adversarial_jsd`` and ``faithfulness/flip_*``.
+            ``faithfulness/adversarial_jsd``, ``flip_*``, ``soft_*`` and ``naopc``, which costs tens of times as much as
+            all that is measured by default.
         splits: Where to measure.
         preset: Name of a way to measure comprehensiveness, sufficiency, AOPC and log-odds, out of
             :data:`lightning_attn.metrics.PRESETS`, or one of your own. Values of different presets cannot be compared.

@@ -15,7 +15,7 @@ from lightning_attn.experiments import figures
 from lightning_attn.experiments.base import ExperimentCallback, by_parts
 from lightning_attn.experiments.record import ExperimentRecord, Summary, deviation, mean, share, undefined
 from lightning_attn.metrics.functional.kendall import kendall_tau, merge_close
-from lightning_attn.metrics.suite import Measurement, Settings
+from lightning_attn.metrics.measurement import Measurement, Settings
 from lightning_attn.networks.base import AttentionNetwork
 from lightning_attn.perturbation.perturbations import Perturbation
 from lightning_attn.perturbation.variants import ranks

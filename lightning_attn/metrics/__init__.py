@@ -8,9 +8,10 @@ from lightning_attn.metrics.answers import AnswerRecall, BestAnswers
 from lightning_attn.metrics.base import IOUF1, ChunkMean, ExampleMean, PerExampleMean
 from lightning_attn.metrics.disagreement import Disagreement, RiskCoverageGain, disagreement
 from lightning_attn.metrics.instances import PooledAUROC, PooledAveragePrecision, class_log_weights, instance_aopc_r
+from lightning_attn.metrics.measurement import ERASURE, Settings
 from lightning_attn.metrics.presets import PRESETS, Preset, get_preset
 from lightning_attn.metrics.shortcut import LeakedBits
-from lightning_attn.metrics.suite import COSTLY_MEASURES, DEFAULT_MEASURES, ERASURE, MEASURES, Settings, measure
+from lightning_attn.metrics.suite import COSTLY_MEASURES, DEFAULT_MEASURES, MEASURES, measure
 
 __all__ = [
     "COSTLY_MEASURES",

@@ -29,6 +29,8 @@ from lightning_attn.metrics.functional.instances import (
 from lightning_attn.metrics.functional.kendall import kendall_tau, merge_close, significant
 from lightning_attn.metrics.functional.leakage import Leakage, attention_features, leaked_bits
 from lightning_attn.metrics.functional.plausibility import answer_recall, auprc, auroc, span_matches, token_f1
+from lightning_attn.metrics.functional.removal_orders import aopc_bounds, naopc, srg
+from lightning_attn.metrics.functional.soft_erasure import soft_comprehensiveness, soft_sufficiency
 from lightning_attn.ops.divergence import jensen_shannon, total_variation
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "adversarial_jsd",
     "answer_recall",
     "aopc",
+    "aopc_bounds",
     "aopc_r",
     "attention_features",
     "auprc",
@@ -57,6 +60,7 @@ __all__ = [
     "max_attention",
     "member_deviation",
     "merge_close",
+    "naopc",
     "pairwise_jsd",
     "pairwise_rank_correlation",
     "pairwise_top_overlap",
@@ -65,8 +69,11 @@ __all__ = [
     "ranked_measures",
     "risk_coverage",
     "significant",
+    "soft_comprehensiveness",
+    "soft_sufficiency",
     "span_matches",
     "special_mass",
+    "srg",
     "sufficiency",
     "token_f1",
     "total_variation",
